@@ -1,0 +1,77 @@
+"""Randomly deformed slices: where, in a volume, every pixel of a training slice is taken from."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from ..volume import VIEWS
+
+
+def smooth_noise(rng, channels, shape, cells):
+    """Smooth noise of unit variance at its nodes, ``(channels, *shape)``, from ``cells`` x ``cells`` nodes."""
+    nodes = torch.from_numpy(rng.standard_normal((1, channels, cells, cells)).astype(np.float32))
+    return functional.interpolate(nodes, size=shape, mode="bicubic", align_corners=True)[0]
+
+
+def random_affine(rng, strength=1.0):
+    """A rotation (up to 12 degrees about each axis), scaling (up to 15 %) and shear, shape ``(3, 3)``."""
+    matrix = np.eye(3)
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        angle = math.radians(rng.uniform(-12, 12) * strength)
+        rotation = np.eye(3)
+        rotation[[first, second], [first, second]] = math.cos(angle)
+        rotation[first, second], rotation[second, first] = -math.sin(angle), math.sin(angle)
+        matrix = matrix @ rotation
+    overall = 1 + rng.uniform(-0.1, 0.1) * strength
+    scaling = np.diag(overall * (1 + rng.uniform(-0.07, 0.07, 3) * strength))
+    shear = np.eye(3) + rng.uniform(-0.04, 0.04, (3, 3)) * (1 - np.eye(3)) * strength
+    return (matrix @ scaling @ shear).astype(np.float32)
+
+
+def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)):
+    """Positions in a volume of the pixels of one deformed slice.
+
+    Args:
+        view: ``"coronal"``, ``"axial"`` or ``"sagittal"``.
+        shape: rows and columns of the slice.
+        centre: the voxel ``(S, A, R)`` that the slice's middle stands for.
+        offset: distance of the slice from the centre along the view's normal, mm.
+        mirrored: whether left and right are exchanged.
+        shift: in-plane displacement of the slice's middle, mm.
+
+    Returns:
+        float32 tensor ``(3, rows, columns)`` of fractional ``(S, A, R)`` indices.
+    """
+    normal = VIEWS[view]
+    in_plane = [axis for axis in range(3) if axis != normal]
+    positions = torch.zeros((3, *shape))
+    rows = torch.arange(shape[0], dtype=torch.float32) - (shape[0] - 1) / 2 + shift[0]
+    columns = torch.arange(shape[1], dtype=torch.float32) - (shape[1] - 1) / 2 + shift[1]
+    positions[in_plane[0]] = rows[:, None]
+    positions[in_plane[1]] = columns[None, :]
+    positions[normal] = float(offset)
+    positions = (torch.from_numpy(random_affine(rng)) @ positions.reshape(3, -1)).reshape(3, *shape)
+    for cells, amplitude in ((5, 3.0), (10, 1.2)):
+        positions += smooth_noise(rng, 3, shape, cells) * float(rng.uniform(0, amplitude))
+    if mirrored:
+        positions[2] = -positions[2]
+    return positions + torch.tensor(centre, dtype=torch.float32)[:, None, None]
+
+
+def nearest(volume, positions):
+    """Values of the nearest voxels, 0 outside the volume; dtype of the volume."""
+    indices = positions.round().long()
+    inside = torch.ones(positions.shape[1:], dtype=torch.bool)
+    for axis, size in enumerate(volume.shape):
+        inside &= (indices[axis] >= 0) & (indices[axis] < size)
+        indices[axis].clamp_(0, size - 1)
+    return volume[indices[0], indices[1], indices[2]] * inside
+
+
+def linear(volume, positions):
+    """Trilinearly interpolated values, 0 outside the volume; float32."""
+    sizes = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None]
+    grid = (2 * positions / (sizes - 1) - 1).flip(0).permute(1, 2, 0)[None, None]
+    return functional.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=True)[0, 0, 0]

@@ -1,0 +1,150 @@
+"""Synthetic scans: intensities for a label map, a skull around a stripped brain, and what a scanner does to an image."""
+
+import math
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from .deformation import nearest, smooth_noise
+from .scans import FIRST_EXTRACEREBRAL
+
+# Mean T1 intensities relative to cerebral white matter, by FreeSurfer id of the left structure.
+T1_CONTRAST = {
+    2: 1.0,
+    3: 0.60,
+    4: 0.25,
+    5: 0.30,
+    7: 0.86,
+    8: 0.57,
+    10: 0.81,
+    11: 0.66,
+    12: 0.73,
+    13: 0.87,
+    14: 0.28,
+    15: 0.28,
+    16: 0.90,
+    17: 0.62,
+    18: 0.62,
+    24: 0.22,
+    25: 0.75,
+    26: 0.66,
+    28: 0.85,
+    30: 0.5,
+    72: 0.28,
+    85: 0.8,
+    136: 0.35,
+    137: 0.35,
+}
+LEFT_OF = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26}
+LEFT_OF.update({60: 28, 62: 30, 163: 136, 164: 137})
+
+
+def tissue_intensities(rng, tissue_ids, stripped):
+    """Draw a mean intensity for every tissue, in units of the brightest; T1-like four times of five.
+
+    Left and right share a mean. Tissue outside the brain is anything from black to bright, or black if stripped.
+    """
+    t1_like = rng.random() < 0.8
+    means, drawn = np.zeros(len(tissue_ids), np.float32), {}
+    spread = rng.uniform(0.02, 0.08)
+    bare_csf = rng.random() < 0.5
+    for index, tissue in enumerate(int(t) for t in tissue_ids):
+        if tissue == 0:
+            continue
+        if tissue >= FIRST_EXTRACEREBRAL or (tissue == 24 and bare_csf and stripped):
+            means[index] = 0.0 if stripped else rng.uniform(0.0, 1.3)
+            continue
+        left = LEFT_OF.get(tissue, tissue)
+        if left not in drawn:
+            typical = T1_CONTRAST.get(left, 0.5) * math.exp(rng.normal(0, spread))
+            drawn[left] = typical if t1_like else rng.uniform(0.05, 1.1)
+        means[index] = drawn[left]
+    return means
+
+
+def blur(image, sigma):
+    """Gaussian blur of a slice ``(H, W)`` or a stack of them ``(N, H, W)``."""
+    if sigma < 0.15:
+        return image
+    radius = max(1, int(math.ceil(2.5 * sigma)))
+    taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
+    taps = taps / taps.sum()
+    stack = image.reshape(-1, 1, *image.shape[-2:])
+    stack = functional.conv2d(stack, taps[None, None, :, None], padding=(radius, 0))
+    stack = functional.conv2d(stack, taps[None, None, None, :], padding=(0, radius))
+    return stack.reshape(image.shape)
+
+
+def synthesise(rng, head, positions, normal):
+    """A scan's slice for the deformed slice of a label map, white matter near 1.
+
+    Args:
+        head: a :class:`~.scans.HeadLabels`.
+        positions: ``(3, H, W)`` as of :func:`~.deformation.slice_positions`.
+        normal: array axis along which the slice has its thickness.
+    """
+    stripped = rng.random() < 0.4
+    means = torch.from_numpy(tissue_intensities(rng, head.tissue_ids, stripped))
+    texture = torch.from_numpy(rng.uniform(0.01, 0.06, len(means)).astype(np.float32)) * (means > 0)
+    image = torch.zeros(positions.shape[1:])
+    # Two sheets half a millimetre apart give the partial volume across the slice.
+    for sheet in (-0.3, 0.3):
+        shifted = positions.clone()
+        shifted[normal] += sheet * float(rng.uniform(0.5, 2.0))
+        tissues = nearest(head.tissues, shifted).int()
+        noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
+        image += 0.5 * (means[tissues] + texture[tissues] * noise)
+    return blur(image, float(rng.uniform(0.3, 0.9)))
+
+
+def paint_skull(rng, image, distance):
+    """Surround a stripped brain with fluid, skull, marrow, scalp and, half of the time, more tissue beyond.
+
+    Args:
+        image: stripped slice ``(H, W)``, white matter near 1.
+        distance: mm outside the brain, same shape, 0 within.
+    """
+    shape = tuple(image.shape)
+    warped = distance * (1 + 0.35 * smooth_noise(rng, 1, shape, 6)[0]).clamp(0.3, 3.0)
+    layers = (
+        (rng.uniform(0.0, 5.0), rng.uniform(0.05, 0.35)),
+        (rng.uniform(1.0, 3.0), rng.uniform(0.0, 0.25)),
+        (rng.uniform(0.0, 5.0), rng.uniform(0.1, 1.3)),
+        (rng.uniform(1.0, 3.0), rng.uniform(0.0, 0.25)),
+        (rng.uniform(1.0, 6.0), rng.uniform(0.1, 1.0)),
+        (rng.uniform(2.0, 9.0), rng.uniform(0.4, 1.5)),
+    )
+    painted, inner = image.clone(), 0.0
+    for thickness, intensity in layers:
+        outer = inner + thickness
+        ring = (warped > inner) & (warped <= outer)
+        painted[ring] = float(intensity)
+        inner = outer
+    if rng.random() < 0.5:
+        levels = torch.from_numpy(rng.uniform(0.0, 1.3, 5).astype(np.float32))
+        blobs = smooth_noise(rng, 1, shape, int(rng.integers(6, 20)))[0]
+        beyond = warped > inner
+        half = rng.integers(0, shape[0])
+        beyond[half:] = False
+        painted[beyond] = levels[((blobs + 1.5) * 1.7).long().clamp(0, 4)][beyond]
+    outside = (distance > 0).float()
+    texture = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * float(rng.uniform(0.01, 0.08))
+    painted = painted + outside * texture
+    soft = blur(painted, float(rng.uniform(0.4, 1.0)))
+    return torch.where(distance > 0, soft, painted)
+
+
+def scanner_effects(rng, image):
+    """Contrast (gamma), bias field, resolution, noise and gain; returns values in [0, 2]."""
+    shape = tuple(image.shape)
+    image = image.clamp(min=0)
+    image = image ** float(math.exp(rng.normal(0, 0.15)))
+    image = image * torch.exp(smooth_noise(rng, 1, shape, 4)[0] * float(rng.uniform(0, 0.2)))
+    if rng.random() < 0.25:
+        coarse = [max(8, int(n / rng.uniform(1.0, 2.2))) for n in shape]
+        low = functional.interpolate(image[None, None], size=coarse, mode="area")
+        image = functional.interpolate(low, size=shape, mode="bilinear", align_corners=False)[0, 0]
+    noise = torch.from_numpy(rng.standard_normal((2, *shape), dtype=np.float32)) * float(rng.uniform(0, 0.05))
+    image = torch.sqrt((image + noise[0]) ** 2 + noise[1] ** 2) if rng.random() < 0.7 else image
+    return (image * float(math.exp(rng.normal(-0.15, 0.2)))).clamp(0, 2)
