@@ -1,0 +1,17 @@
+"""Whole-brain segmentation with squeeze & excitation networks; the core needs neither Slicer nor Qt.
+
+``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference`.
+"""
+
+from .errors import Cancelled, SEBrainSegError
+
+__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "segment"]
+
+
+def __getattr__(name):
+    # torch is imported when first needed, so that Slicer starts without it.
+    if name in ("segment", "Segmentation"):
+        from . import inference
+
+        return getattr(inference, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -43,6 +43,17 @@ class Structure(NamedTuple):
         """The name without its side."""
         return self.name.split(" ", 1)[1] if self.side else self.name
 
+    @property
+    def segment_id(self):
+        """A stable id for Slicer's segments, such as ``"Left-Thalamus"``."""
+        return self.name.replace(" ", "-")
+
+    @property
+    def terminology(self):
+        """The structure's entry in Slicer's terminology, in the text form that segments are tagged with."""
+        coded = ("^".join(code) for code in (self.category, self.type, self.modifier))
+        return "~".join(("Segmentation category and type - 3D Slicer General Anatomy list", *coded, "", "^^", "^^"))
+
 
 @lru_cache(maxsize=None)
 def structures():
@@ -74,7 +85,9 @@ def labels_of_classes():
 
 def mirrored_classes():
     """Return, for each of 256 class indices, its class in a mirror, uint8; the ignored label stays."""
-    index_of = {(structure.unsided_name, structure.side): index for index, structure in enumerate(structures(), start=1)}
+    index_of = {
+        (structure.unsided_name, structure.side): index for index, structure in enumerate(structures(), start=1)
+    }
     other = {"left": "right", "right": "left", "": ""}
     table = np.arange(256, dtype=np.uint8)
     for (name, side), index in index_of.items():

@@ -29,7 +29,9 @@ def check(image):
             f"The image has {image.GetDimension()} dimensions; choose a single 3D volume (one time point, one slice stack)."
         )
     if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise SEBrainSegError("The image has several values per voxel (colour, vector or complex); choose a scalar volume.")
+        raise SEBrainSegError(
+            "The image has several values per voxel (colour, vector or complex); choose a scalar volume."
+        )
     if min(image.GetSize()) < 2:
         size = " x ".join(str(n) for n in image.GetSize())
         raise SEBrainSegError(f"The image is {size} voxels, a single slice or less; choose a whole-head T1 volume.")
@@ -81,7 +83,9 @@ def conform(image):
     ras = corners(image) * (-1.0, -1.0, 1.0)
     size = [int(n) for n in np.floor(np.ptp(ras, axis=0) + 1e-3) + 1]
     if max(size) > LARGEST_SIDE:
-        raise SEBrainSegError(f"The image is {max(size)} mm long, too large for a head; check the voxel spacing in its header.")
+        raise SEBrainSegError(
+            f"The image is {max(size)} mm long, too large for a head; check the voxel spacing in its header."
+        )
     origin = tuple(float(x) for x in ras.min(axis=0) * (-1.0, -1.0, 1.0))
     return sitk.Resample(
         without_aliasing(image),
@@ -106,13 +110,33 @@ def normalise(array):
         SEBrainSegError: the volume is constant.
     """
     array = np.asarray(array, dtype=np.float32)
-    floor = np.percentile(array[::2, ::2, ::2], 1)
-    array = array - floor
-    inside = array[array > 1e-6 * max(float(array.max()), 1e-30)]
-    if inside.size == 0 or array.max() <= 0:
+    floor, ceiling = np.percentile(array[::2, ::2, ::2], (1, 99.95))
+    if not ceiling > floor:
         raise SEBrainSegError("All voxels of the image have the same value; choose a T1 scan of a head.")
+    array = array - floor
+    # Up to the ceiling, so that hot voxels do not lift the mean.
+    inside = np.minimum(array[array > 1e-6 * (ceiling - floor)], ceiling - floor)
     bright = np.percentile(inside[inside >= inside.mean()], 98)
     return np.clip(array / bright, 0.0, 2.0)
+
+
+def head_box(array, threshold=0.1, margin=8):
+    """Return slices around what is brighter than air, so that the empty surround costs nothing.
+
+    Args:
+        array: normalised, ``[S, A, R]``.
+        threshold: what counts as brighter than air.
+        margin: mm kept around.
+    """
+    bright = array > threshold
+    box = []
+    for axis in range(3):
+        # A plane counts once 3 in 10,000 of it are bright: a hot voxel is no head.
+        share = bright.mean(axis=tuple(other for other in range(3) if other != axis))
+        planes = np.flatnonzero(share > 3e-4)
+        first, last = (planes[0], planes[-1]) if planes.size else (0, array.shape[axis] - 1)
+        box.append(slice(max(0, first - margin), last + 1 + margin))
+    return tuple(box)
 
 
 def restore(labels, reference):

@@ -54,7 +54,9 @@ def load(architecture, se, view):
     stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     configuration = dict(stored["configuration"])
     network = NETWORKS[configuration.pop("architecture")](**configuration)
-    network.load_state_dict({key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()})
+    network.load_state_dict(
+        {key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()}
+    )
     return network.eval()
 
 

@@ -1,0 +1,7 @@
+"""``python -m SEBrainSegLib`` is ``sebrainseg``."""
+
+import sys
+
+from .cli import main
+
+sys.exit(main())

@@ -1,0 +1,28 @@
+"""Where the networks run."""
+
+import torch
+
+from .errors import SEBrainSegError
+
+
+def available():
+    """Return the names of the usable devices: every ``cuda:N``, ``mps``, and always ``cpu``."""
+    names = [f"cuda:{index}" for index in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        names.append("mps")
+    return names + ["cpu"]
+
+
+def choose(name):
+    """Return the ``torch.device`` for ``auto``, ``cpu``, ``cuda``, ``cuda:N`` or ``mps``.
+
+    Raises:
+        SEBrainSegError: this machine has no such device.
+    """
+    names = available()
+    if name == "auto":
+        return torch.device(names[0])
+    wanted = "cuda:0" if name == "cuda" else name
+    if wanted not in names:
+        raise SEBrainSegError(f"This machine has no device '{name}'; choose auto or one of {', '.join(names)}.")
+    return torch.device(wanted)

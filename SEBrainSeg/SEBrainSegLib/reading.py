@@ -1,0 +1,87 @@
+"""Reading volumes from disk: everything SimpleITK reads, FreeSurfer's MGH, and folders of DICOM."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from .errors import SEBrainSegError
+
+MGH_ENDINGS = (".mgh", ".mgz")
+
+
+def read(path):
+    """Read a volume.
+
+    Args:
+        path: an image file (NIfTI, NRRD, MetaImage, MGH, ...) or a folder that holds one DICOM series.
+
+    Returns:
+        ``SimpleITK.Image`` with the geometry of the file.
+
+    Raises:
+        SEBrainSegError: there is nothing there, or nothing that can be read as an image.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise SEBrainSegError(f"{path} does not exist; check the name.")
+    if path.is_dir():
+        return read_dicom(path)
+    if path.name.lower().endswith(MGH_ENDINGS):
+        return read_mgh(path)
+    # GDCM reports an unfit file on the console as well as by an exception; the exception is enough.
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise unreadable(path) from None
+
+
+def unreadable(path):
+    """The error for a file that no reader understands."""
+    try:
+        with open(path, "rb"):
+            pass
+    except OSError as refusal:
+        return SEBrainSegError(f"{path} cannot be opened ({refusal.strerror}); check its permissions.")
+    return SEBrainSegError(
+        f"{path} is not an image that can be read, or it is damaged; export it again as NIfTI or NRRD."
+    )
+
+
+def read_dicom(folder):
+    """Read the DICOM series of a folder; two series in one folder are refused, so that none is picked by chance."""
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not series:
+        raise SEBrainSegError(f"{folder} holds no DICOM series; name a folder of DICOM slices or an image file.")
+    if len(series) > 1:
+        raise SEBrainSegError(f"{folder} holds {len(series)} DICOM series; put the T1 series into a folder of its own.")
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    try:
+        return reader.Execute()
+    except RuntimeError:
+        raise SEBrainSegError(f"The DICOM series in {folder} cannot be read as one volume; export it again.") from None
+
+
+def read_mgh(path):
+    """Read FreeSurfer's format by nibabel and carry its RAS affine over to SimpleITK's LPS."""
+    try:
+        import nibabel
+    except ImportError:
+        raise SEBrainSegError(f"Reading {path.name} needs nibabel; run 'pip install nibabel' or convert it.") from None
+    try:
+        file = nibabel.load(path)
+        voxels, affine = np.asanyarray(file.dataobj), file.affine
+    except Exception:  # nibabel raises whatever its parsers stumble over
+        raise unreadable(path) from None
+    lps = np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine
+    spacing = np.linalg.norm(lps[:3, :3], axis=0)
+    # MGH is big-endian, SimpleITK takes the machine's order only.
+    voxels = np.ascontiguousarray(voxels.T, dtype=voxels.dtype.newbyteorder("="))
+    image = sitk.GetImageFromArray(voxels, isVector=False)
+    if image.GetDimension() == 3:
+        image.SetSpacing([float(x) for x in spacing])
+        image.SetOrigin([float(x) for x in lps[:3, 3]])
+        image.SetDirection([float(x) for x in (lps[:3, :3] / spacing).ravel()])
+    return image

@@ -1,0 +1,100 @@
+"""The files that a segmented scan leaves behind: segmentation, label map, volumes and picture."""
+
+import csv
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from . import picture, seg_nrrd
+from .errors import SEBrainSegError
+from .structures import structures
+
+ENDINGS = (".seg.nrrd", ".nii.gz", ".csv", ".png")
+IMAGE_ENDINGS = (
+    ".nii.gz",
+    ".seg.nrrd",
+    ".nii",
+    ".nrrd",
+    ".nhdr",
+    ".mha",
+    ".mhd",
+    ".mgz",
+    ".mgh",
+    ".hdr",
+    ".img",
+    ".dcm",
+)
+
+
+def stem(path):
+    """The name of an input without its folder and image ending; a DICOM folder's own name."""
+    name = Path(path).resolve().name
+    for ending in IMAGE_ENDINGS:
+        if name.lower().endswith(ending):
+            return name[: -len(ending)]
+    return name
+
+
+def result_paths(folder, name):
+    """Map every ending to the path of that result."""
+    return {ending: Path(folder) / f"{name}{ending}" for ending in ENDINGS}
+
+
+def refuse_existing(paths):
+    """Raise :class:`SEBrainSegError` if any of the results is there already."""
+    existing = [str(path) for path in paths.values() if path.exists()]
+    if existing:
+        raise SEBrainSegError(f"{existing[0]} exists; choose another folder with -o or replace it with --overwrite.")
+
+
+def write_volumes(volumes, path):
+    """Write ``structure, left_ml, right_ml, total_ml``, one row for a pair or for a structure of the midline."""
+    rows = {}
+    for structure in structures():
+        rows.setdefault(structure.unsided_name, {})[structure.side] = volumes[structure.label]
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["structure", "left_ml", "right_ml", "total_ml"])
+        for name, sides in rows.items():
+            pair = [f"{sides[side]:.3f}" if side in sides else "" for side in ("left", "right")]
+            writer.writerow([name, *pair, f"{sum(sides.values()):.3f}"])
+
+
+def write_results(image, segmentation, paths, overwrite=False):
+    """Write all results, or none: they are made in a hidden folder beside and then renamed.
+
+    Args:
+        image: the scan that was segmented.
+        segmentation: an :class:`~.inference.Segmentation` of it.
+        paths: as of :func:`result_paths`.
+        overwrite: whether results that exist may be replaced.
+
+    Raises:
+        SEBrainSegError: a result exists, or the folder cannot be written to.
+    """
+    folder = paths[".csv"].parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
+    except OSError as error:
+        raise SEBrainSegError(
+            f"Nothing can be written to {folder} ({error.strerror}); choose another with -o."
+        ) from None
+    try:
+        made = {ending: beside / f"result{ending}" for ending in paths}
+        seg_nrrd.write(segmentation.labels, made[".seg.nrrd"])
+        sitk.WriteImage(segmentation.labels, str(made[".nii.gz"]))
+        write_volumes(segmentation.volumes, made[".csv"])
+        picture.write(image, segmentation.labels, made[".png"])
+        if not overwrite:
+            refuse_existing(paths)
+        for ending, path in paths.items():
+            os.replace(made[ending], path)
+    except (OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or "the disk may be full"
+        raise SEBrainSegError(f"The results could not be written to {folder} ({reason}).") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)

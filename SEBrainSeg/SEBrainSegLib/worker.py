@@ -1,0 +1,131 @@
+"""The child process in which Slicer's module segments a volume.
+
+``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture unet --se scse --view coronal --device auto`` reads a volume
+and writes its labels. It tells how it goes in lines of JSON on stdout, one of
+
+- ``{"progress": 0.3, "message": "..."}``,
+- ``{"error": "..."}``, one sentence, followed by exit status 1,
+- ``{"done": true, "device": "cpu"}``, followed by exit status 0.
+
+Its stdin says that the parent lives: once that closes, the process ends. Cancelling it is killing it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import threading
+import traceback
+from pathlib import Path
+
+from .errors import SEBrainSegError
+from .parameters import Parameters
+
+
+def parser():
+    """Arguments of the process."""
+    parser = argparse.ArgumentParser(prog="SEBrainSegLib.worker")
+    parser.add_argument("input", type=Path)
+    parser.add_argument("output", type=Path)
+    for name in ("architecture", "se", "view", "device"):
+        parser.add_argument(f"--{name}", default=getattr(Parameters, name))
+    return parser
+
+
+def take_stdout():
+    """Return stdout as a text stream of our own; what libraries print goes to stderr from here on."""
+    lines = os.fdopen(os.dup(1), "w", encoding="ascii")
+    os.dup2(2, 1)
+    return lines
+
+
+def end_with_parent():
+    """End this process as soon as its stdin closes, in whatever state it is."""
+
+    def watch():
+        # os.read and not sys.stdin: a lock held on sys.stdin would abort the interpreter at its ordinary end.
+        while os.read(0, 4096):
+            pass
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def read(path):
+    """Read the volume that the parent wrote."""
+    import SimpleITK as sitk
+
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError:
+        raise SEBrainSegError(f"The volume handed over in {path} cannot be read.") from None
+
+
+def write(labels, path):
+    """Write labels under another name first, so that a file called ``path`` is always complete."""
+    import SimpleITK as sitk
+
+    beside = path.with_name(f"part-{path.name}")
+    try:
+        sitk.WriteImage(labels, str(beside))
+        os.replace(beside, path)
+    except (OSError, RuntimeError):
+        raise SEBrainSegError(f"The labels cannot be written to {path.parent}; the disk may be full.") from None
+
+
+def load_segment():
+    """Return the core's ``segment``; importing it imports torch."""
+    try:
+        from .inference import segment
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        raise SEBrainSegError("PyTorch is not installed; install it in Slicer's module PyTorch Utils.") from None
+    return segment
+
+
+def run(chosen, tell):
+    """Segment one volume; ``tell`` is called with what goes into a line.
+
+    Raises:
+        SEBrainSegError: something that the user can mend.
+    """
+    parameters = Parameters(chosen.architecture, chosen.se, chosen.view, chosen.device).checked()
+    tell(progress=0.0, message="Loading PyTorch")
+    segment = load_segment()
+    found = segment(
+        read(chosen.input),
+        parameters.architecture,
+        parameters.se,
+        parameters.view,
+        parameters.device,
+        progress=lambda fraction, message: tell(progress=fraction, message=message),
+    )
+    write(found.labels, chosen.output)
+    tell(done=True, device=found.device)
+
+
+def main(argv=None):
+    """Run the process; returns its exit status."""
+    lines = take_stdout()
+    end_with_parent()
+
+    def tell(**fields):
+        lines.write(json.dumps(fields) + "\n")
+        lines.flush()
+
+    try:
+        run(parser().parse_args(argv), tell)
+    except SEBrainSegError as error:
+        tell(error=str(error))
+        return 1
+    except Exception as error:
+        traceback.print_exc()
+        reason = " ".join(str(error).split()) or "no reason given"
+        tell(error=f"The segmentation failed unexpectedly ({type(error).__name__}: {reason}).")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,6 @@
+"""Lets the tests run from a checkout, installed or not."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))

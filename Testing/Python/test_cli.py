@@ -1,0 +1,197 @@
+"""The command line, its files, and what it says when something is wrong."""
+
+import csv
+import os
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from test_inference import ByIntensity, centred, phantom
+from test_volume import rotation, value_at_ras
+
+from SEBrainSegLib import SEBrainSegError, cli, picture, results, zoo
+from SEBrainSegLib.reading import read
+from SEBrainSegLib.structures import structures
+
+SUFFIX = "_unet-scse-coronal"
+SIZE = (80, 96, 76)
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    monkeypatch.setattr(zoo, "load", lambda *_: ByIntensity())
+
+
+@pytest.fixture
+def scan(tmp_path):
+    path = tmp_path / "a scan, größer.nii.gz"
+    sitk.WriteImage(phantom(centred(rotation(10, (1, 1, 0)), SIZE), SIZE), str(path))
+    return path
+
+
+def test_one_scan_leaves_four_files_on_its_own_grid(scan, tmp_path, capsys):
+    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    name = f"a scan, größer{SUFFIX}"
+    assert sorted(os.listdir(tmp_path / "out")) == sorted(name + ending for ending in results.ENDINGS)
+    image, labels = sitk.ReadImage(str(scan)), sitk.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
+    assert labels.GetSize() == image.GetSize()
+    np.testing.assert_allclose(labels.GetOrigin(), image.GetOrigin(), atol=1e-4)
+    np.testing.assert_allclose(labels.GetDirection(), image.GetDirection(), atol=1e-5)
+    assert value_at_ras(labels, (-14, 0, 8)) == 2 and value_at_ras(labels, (20, -20, 5)) == 41
+    shown = capsys.readouterr()
+    assert "Segmenting coronal slices" in shown.err and ".seg.nrrd" in shown.out
+
+
+def test_volumes_table_has_left_and_right(scan, tmp_path):
+    cli.main([str(scan), "--device", "cpu"])
+    with open(tmp_path / f"a scan, größer{SUFFIX}.csv", newline="", encoding="utf-8") as file:
+        rows = {row["structure"]: row for row in csv.DictReader(file)}
+    assert len(rows) == 17
+    labels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / f"a scan, größer{SUFFIX}.nii.gz")))
+    white = rows["Cerebral White Matter"]
+    assert float(white["left_ml"]) == pytest.approx((labels == 2).sum() / 1000, abs=0.01)
+    assert float(white["right_ml"]) == pytest.approx((labels == 41).sum() / 1000, abs=0.01)
+    assert rows["Brain Stem"]["left_ml"] == "" and float(rows["Brain Stem"]["total_ml"]) > 1
+
+
+def test_results_that_exist_are_kept_unless_told(scan, tmp_path, capsys):
+    kept = tmp_path / f"a scan, größer{SUFFIX}.csv"
+    kept.write_text("mine")
+    assert cli.main([str(scan), "--device", "cpu"]) == 1
+    assert kept.read_text() == "mine" and "--overwrite" in capsys.readouterr().err
+    assert not (tmp_path / f"a scan, größer{SUFFIX}.png").exists()
+    assert cli.main([str(scan), "--device", "cpu", "--overwrite"]) == 0
+    assert "structure" in kept.read_text()
+
+
+def test_one_bad_file_does_not_stop_the_others(scan, tmp_path, capsys):
+    broken = tmp_path / "broken.nii.gz"
+    broken.write_bytes(scan.read_bytes()[:2000])
+    text = tmp_path / "notes.txt"
+    text.write_text("no image")
+    inputs = [str(tmp_path / "missing.nii"), str(broken), str(text), str(scan)]
+    assert cli.main([*inputs, "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    errors = capsys.readouterr().err
+    assert "3 of 4 inputs were not segmented" in errors and "Traceback" not in errors
+    assert "missing.nii does not exist" in errors
+    assert len(os.listdir(tmp_path / "out")) == 4
+
+
+def test_two_inputs_of_one_name_do_not_replace_each_other(scan, tmp_path, capsys):
+    twin = tmp_path / "other" / scan.name
+    twin.parent.mkdir()
+    twin.write_bytes(scan.read_bytes())
+    arguments = [str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu", "--overwrite"]
+    assert cli.main(arguments) == 1
+    assert "would replace those of" in capsys.readouterr().err
+
+
+def test_a_wrong_choice_is_one_sentence(scan, capsys):
+    assert cli.main([str(scan), "--se", "more"]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "scse" in error
+
+
+def test_a_full_disk_leaves_nothing_half_written(scan, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(picture, "write", full)
+    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert "No space left" in capsys.readouterr().err
+    assert os.listdir(tmp_path / "out") == []
+
+
+def test_segmentation_file_names_and_codes_every_structure(scan, tmp_path):
+    cli.main([str(scan), "--device", "cpu"])
+    image = sitk.ReadImage(str(tmp_path / f"a scan, größer{SUFFIX}.seg.nrrd"))
+    names = [image.GetMetaData(f"Segment{index}_Name") for index in range(31)]
+    assert names == [structure.name for structure in structures()]
+    index = names.index("Right Thalamus")
+    assert image.GetMetaData(f"Segment{index}_LabelValue") == "49"
+    assert "SCT^42695009^Thalamus~SCT^24028007^Right" in image.GetMetaData(f"Segment{index}_Tags")
+
+
+def test_slicers_own_reader_opens_the_segmentation_file(scan, tmp_path):
+    slicer = pytest.importorskip("slicer")
+    cli.main([str(scan), "--device", "cpu"])
+    scene = slicer.vtkMRMLScene()
+    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    scene.AddNode(storage)
+    storage.SetFileName(str(tmp_path / f"a scan, größer{SUFFIX}.seg.nrrd"))
+    assert storage.ReadData(node)
+    segmentation = node.GetSegmentation()
+    assert segmentation.GetNumberOfSegments() == 31
+    segment = segmentation.GetSegment("Right-Thalamus")
+    assert segment.GetName() == "Right Thalamus" and segment.GetLabelValue() == 49
+    assert segment.GetColor() == pytest.approx((0, 118 / 255, 14 / 255), abs=1e-3)
+    geometry = segmentation.GetConversionParameter("Reference image geometry")
+    values = [float(value) for value in geometry.split(";") if value]
+    expected = centred(rotation(10, (1, 1, 0)), SIZE)
+    np.testing.assert_allclose(values[:16], expected.ravel(), atol=1e-3)
+    assert values[16:] == [0, 79, 0, 95, 0, 75]
+
+
+def test_picture_shows_left_on_the_left():
+    image = phantom(centred(np.eye(3), SIZE), SIZE)
+    x = np.arange(80) - 39.5
+    labels = np.zeros(SIZE, np.uint8)
+    labels[(x < 0), :, :] = 2
+    labels[(x > 0), :, :] = 52  # right pallidum, blue
+    array = sitk.GetArrayFromImage(image)
+    marked = sitk.GetImageFromArray(np.where(array > 0, labels.transpose(2, 1, 0), 0))
+    marked.CopyInformation(image)
+    rendered = picture.picture(image, marked).astype(int)
+    lower = rendered[rendered.shape[0] // 2 :]
+    coronal = lower[:, : 80 * picture.ZOOM]
+    blue = np.argwhere((coronal[..., 2] - coronal[..., 0]) > 60)
+    assert len(blue) > 500 and blue[:, 1].mean() > 80
+
+
+def test_mgh_files_keep_their_geometry(tmp_path):
+    nibabel = pytest.importorskip("nibabel")
+    affine = np.array([[-1.0, 0, 0, 40], [0, 0, 1, -38], [0, -1, 0, 30], [0, 0, 0, 1]])
+    voxels = np.random.default_rng(0).uniform(0, 9, (20, 24, 28)).astype(np.float32)
+    nibabel.save(nibabel.MGHImage(voxels, affine), tmp_path / "t1.mgz")
+    image = read(tmp_path / "t1.mgz")
+    ras = (affine @ (3, 5, 7, 1))[:3]
+    assert value_at_ras(image, ras) == pytest.approx(voxels[3, 5, 7])
+
+
+def dicom_series(folder, count, uid, image):
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number in range(count):
+        piece = sitk.Cast(image[:, :, number], sitk.sitkInt16)
+        position = image.TransformIndexToPhysicalPoint((0, 0, number))
+        for tag, value in {
+            "0008|0060": "MR",
+            "0020|000d": "1.2.3",
+            "0020|000e": uid,
+            "0008|0018": f"{uid}.{number + 1}",
+            "0020|0013": str(number),
+            "0020|0032": "\\".join(f"{x:.4f}" for x in position),
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0018|0050": "2",
+        }.items():
+            piece.SetMetaData(tag, value)
+        writer.SetFileName(str(folder / f"{uid}-{number:03d}.dcm"))
+        writer.Execute(piece)
+
+
+def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
+    image = sitk.GetImageFromArray(np.arange(6 * 8 * 9).reshape(6, 8, 9).astype(np.int16))
+    image.SetSpacing((1.0, 1.0, 2.0))
+    folder = tmp_path / "t1"
+    folder.mkdir()
+    dicom_series(folder, 6, "1.2.3.4", image)
+    found = read(folder)
+    assert found.GetSize() == (9, 8, 6) and found.GetSpacing() == pytest.approx((1, 1, 2))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
+    dicom_series(folder, 6, "1.2.3.5", image)
+    with pytest.raises(SEBrainSegError, match="2 DICOM series"):
+        read(folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(SEBrainSegError, match="no DICOM"):
+        read(tmp_path / "empty")

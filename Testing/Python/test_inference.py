@@ -1,0 +1,167 @@
+"""From a volume to labels: with a network that labels by intensity, so that geometry and control flow stand alone."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from test_volume import image_with_affine, rotation, value_at_ras
+
+from SEBrainSegLib import Cancelled, SEBrainSegError, inference, segment, zoo
+from SEBrainSegLib.structures import class_of_label
+
+# Normalised intensities at which the stand-in network changes its mind, and the FreeSurfer ids it then gives.
+LEVELS = ((0.25, 16), (0.45, 49), (0.65, 41), (0.85, 2))
+
+
+class ByIntensity(torch.nn.Module):
+    """Stand-in for a trained network: the class of a pixel is a step function of its intensity."""
+
+    def __init__(self):
+        super().__init__()
+        self.batches = 0
+
+    def forward(self, x):
+        self.batches += 1
+        classes = torch.zeros_like(x, dtype=torch.long)
+        for level, label in LEVELS:
+            classes[x > level] = class_of_label()[label]
+        return torch.nn.functional.one_hot(classes[:, 0], 32).movedim(-1, 1).float()
+
+
+@pytest.fixture
+def network(monkeypatch):
+    stand_in = ByIntensity()
+    monkeypatch.setattr(zoo, "load", lambda *_: stand_in)
+    return stand_in
+
+
+def phantom(affine, size):
+    """A "head" in RAS millimetres: left half bright, right half less so, brain stem dark below, thalamus at the right."""
+    ijk = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=-1)
+    x, y, z = np.moveaxis(ijk @ affine[:3, :3].T + affine[:3, 3], -1, 0)
+    array = np.zeros(size, np.float32)
+    brain = (x / 30) ** 2 + (y / 38) ** 2 + (z / 28) ** 2 < 1
+    array[brain & (x < 0)] = 1000
+    array[brain & (x >= 0)] = 750
+    array[brain & (z < -12)] = 350
+    array[(x - 12) ** 2 + (y - 5) ** 2 + (z - 4) ** 2 < 49] = 550
+    return image_with_affine(array, affine)
+
+
+def centred(matrix, size):
+    affine = np.eye(4)
+    affine[:3, :3] = matrix
+    affine[:3, 3] = -np.asarray(matrix) @ (np.array(size) - 1) / 2
+    return affine
+
+
+GRIDS = {
+    "RAS": (np.eye(3), (80, 96, 76)),
+    "LIA": (np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), (80, 76, 96)),
+    "PIR": (np.array([[0, 0, 1.0], [-1.0, 0, 0], [0, -1.0, 0]]), (96, 76, 80)),
+    "oblique": (rotation(20, (1, 2, -1)), (96, 100, 96)),
+    "left-handed": (rotation(-8, (0, 1, 1)) * (-1.0, 1.0, 1.0), (90, 100, 90)),
+    "fine": (np.eye(3) * 0.6, (120, 150, 116)),
+    "thick slices": (np.diag([1.0, 1.0, 3.0]), (80, 96, 26)),
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+def test_the_same_anatomy_gets_the_same_labels_on_every_grid(network, grid):
+    matrix, size = GRIDS[grid]
+    image = phantom(centred(matrix, size), size)
+    found = segment(image, device="cpu")
+    assert found.labels.GetSize() == image.GetSize()
+    assert found.labels.GetDirection() == image.GetDirection() and found.labels.GetOrigin() == image.GetOrigin()
+    for point, label in {(-14, 0, 8): 2, (20, -20, 5): 41, (12, 5, 4): 49, (-10, 0, -20): 16, (36, 0, 0): 0}.items():
+        assert value_at_ras(found.labels, point) == label, point
+    # Half of the ellipsoid's part above z = -12, integrated by hand: pi a b (z - z^3 / 3 c^2) from -12 to 28.
+    above = np.pi * 30 * 38 * ((28 - 28**3 / (3 * 28**2)) - (-12 - (-12) ** 3 / (3 * 28**2)))
+    assert found.volumes[2] == pytest.approx(above / 2 / 1000, rel=0.06)
+    assert set(found.volumes) == set(class_of_label()) and found.volumes[17] == 0.0
+
+
+@pytest.mark.parametrize("view", ["coronal", "axial", "sagittal"])
+def test_slicing_direction_does_not_move_labels(network, view):
+    size = (77, 95, 71)  # no multiple of 16
+    array = np.zeros(size, np.float32)
+    array[10:60, 20:80, 15:60] = 1000
+    array[40, 50, 30] = 600
+    slices = inference.normalise(array).transpose(2, 1, 0)
+    found = inference.classify(network, slices, view, torch.device("cpu"), lambda fraction: None)
+    assert found.shape == slices.shape
+    assert found[30, 50, 40] == class_of_label()[49]
+    assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
+
+
+def test_progress_rises_to_one_and_names_what_happens(network):
+    seen = []
+    matrix, size = GRIDS["RAS"]
+    segment(phantom(centred(matrix, size), size), device="cpu", progress=lambda *step: seen.append(step))
+    fractions = [fraction for fraction, _ in seen]
+    assert fractions == sorted(fractions) and fractions[0] == 0 and fractions[-1] == 1
+    assert any("coronal" in message for _, message in seen)
+
+
+def test_cancel_half_way_stops_within_a_batch(network):
+    matrix, size = GRIDS["RAS"]
+    with pytest.raises(Cancelled):
+        segment(phantom(centred(matrix, size), size), device="cpu", cancelled=lambda: network.batches >= 3)
+    assert network.batches == 3
+
+
+def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network):
+    size = (64, 64, 64)
+    array = inference.normalise(sitk.GetArrayFromImage(phantom(centred(np.eye(3), size), size)))
+
+    class Limited(ByIntensity):
+        def forward(self, x):
+            if len(x) > 1:
+                raise torch.cuda.OutOfMemoryError("injected")
+            return super().forward(x)
+
+    expected = inference.classify(network, array, "coronal", torch.device("cpu"), lambda fraction: None)
+    found = inference.classify(Limited(), array, "coronal", torch.device("cpu"), lambda fraction: None)
+    np.testing.assert_array_equal(found, expected)
+
+
+def test_a_volume_without_a_brain_is_refused_not_invented(network):
+    rng = np.random.default_rng(0)
+    image = sitk.GetImageFromArray(rng.integers(0, 10, (40, 40, 40)).astype(np.int16))
+    with pytest.raises(SEBrainSegError, match="ml of brain were found"):
+        segment(image, device="cpu")
+
+
+def test_pieces_apart_from_the_brain_are_dropped():
+    classes = np.zeros((30, 30, 30), np.uint8)
+    classes[5:20, 5:20, 5:20] = 7
+    classes[25:28, 25:28, 25:28] = 3
+    kept = inference.keep_largest(classes)
+    assert (kept == 7).sum() == 15**3 and (kept == 3).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [({"se": "bse"}, "scse"), ({"architecture": "vnet"}, "unet"), ({"view": "oblique"}, "coronal")],
+)
+def test_unknown_choices_name_the_known_ones(choice, words):
+    with pytest.raises(SEBrainSegError, match=words):
+        segment(sitk.Image([32, 32, 32], sitk.sitkInt16), **choice)
+
+
+def test_a_device_that_is_not_there_is_named(network):
+    if torch.cuda.device_count() > 7:
+        pytest.skip("this machine has that many")
+    with pytest.raises(SEBrainSegError, match="cuda:7"):
+        segment(sitk.Image([32, 32, 32], sitk.sitkInt16), device="cuda:7")
+
+
+def test_importing_the_library_does_not_import_torch_or_slicer():
+    import subprocess
+    import sys
+    from pathlib import Path
+
+    code = "import sys, SEBrainSegLib; print([m for m in ('torch', 'slicer', 'qt') if m in sys.modules])"
+    library = Path(inference.__file__).resolve().parents[1]
+    shown = subprocess.run([sys.executable, "-c", code], cwd=library, capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,156 @@
+"""Model files: what is written comes back, and what is damaged or foreign is refused before it is used."""
+
+import csv
+import hashlib
+import os
+import pickle
+
+import pytest
+import torch
+from SEBrainSegLib import zoo
+from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.networks import UNet
+
+ARGUMENTS = {"classes": 5, "width": 4, "kernel": 3, "depth": 2, "se": "scse", "aggregation": "addition"}
+NAME = "unet-scse-coronal.pt"
+
+
+class Touch:
+    """What an attacker would pickle: unpickling it makes a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.fixture
+def network():
+    """A network whose batch norms hold statistics that matter."""
+    torch.manual_seed(0)
+    network = UNet(**ARGUMENTS)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            torch.nn.init.uniform_(module.running_mean, -0.5, 0.5)
+            torch.nn.init.uniform_(module.running_var, 0.2, 2.0)
+    return network.eval()
+
+
+@pytest.fixture
+def models(tmp_path, monkeypatch, network):
+    """The folder of the only bundled network, in place of the real one."""
+    folder = tmp_path / "Resources" / "Models"
+    folder.mkdir(parents=True)
+
+    def resource(name):
+        path = tmp_path / "Resources" / name
+        if not path.exists():
+            raise FileNotFoundError(name)
+        return path
+
+    monkeypatch.setattr(zoo, "resource", resource)
+    zoo.write(network, {"architecture": "unet", **ARGUMENTS}, folder / NAME)
+    zoo.list_checksums(folder)
+    return folder
+
+
+def slices():
+    return torch.rand(2, 1, 20, 24, generator=torch.Generator().manual_seed(1))
+
+
+def test_a_network_comes_back_as_it_was_but_for_fp16(models, network):
+    loaded = zoo.load("unet", "scse", "coronal")
+    assert not loaded.training
+    assert {value.dtype for value in loaded.parameters()} == {torch.float32}
+    with torch.no_grad():
+        found, expected = loaded(slices()), network(slices())
+        torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
+        assert not torch.equal(found, expected)
+        # Nothing but the rounding to fp16 lies between them.
+        for value in (*network.parameters(), *network.buffers()):
+            if value.is_floating_point():
+                value.copy_(value.half())
+        assert torch.equal(found, network(slices()))
+
+
+def test_checksums_are_those_of_the_files(models):
+    with open(models / "checksums.csv", newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    assert rows == [["file", "sha256"], [NAME, hashlib.sha256((models / NAME).read_bytes()).hexdigest()]]
+    assert zoo.bundled() == [("unet", "scse", "coronal")]
+
+
+@pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9999])
+def test_one_altered_byte_is_found(models, place):
+    content = bytearray((models / NAME).read_bytes())
+    content[int(place * len(content))] ^= 1
+    (models / NAME).write_bytes(content)
+    with pytest.raises(SEBrainSegError, match=NAME):
+        zoo.load("unet", "scse", "coronal")
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_truncated_file_is_found(models, kept):
+    content = (models / NAME).read_bytes()
+    (models / NAME).write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(SEBrainSegError, match=NAME):
+        zoo.load("unet", "scse", "coronal")
+
+
+def test_a_missing_file_is_named(models):
+    (models / NAME).unlink()
+    with pytest.raises(SEBrainSegError, match=NAME):
+        zoo.load("unet", "scse", "coronal")
+
+
+def test_a_folder_in_place_of_the_file_is_refused(models):
+    (models / NAME).unlink()
+    (models / NAME).mkdir()
+    with pytest.raises(SEBrainSegError, match=NAME):
+        zoo.load("unet", "scse", "coronal")
+
+
+def test_a_missing_list_is_an_error_for_users(models):
+    (models / "checksums.csv").unlink()
+    with pytest.raises(SEBrainSegError, match=r"checksums\.csv"):
+        zoo.load("unet", "scse", "coronal")
+
+
+@pytest.mark.parametrize(
+    "wanted", [("unet", "sse", "coronal"), ("densenet", "scse", "coronal"), ("unet", "scse", "../x")]
+)
+def test_unknown_networks_name_the_choices(models, wanted):
+    with pytest.raises(SEBrainSegError, match="unet-scse-coronal"):
+        zoo.load(*wanted)
+
+
+def foreign(kind, target):
+    if kind == "pickle":
+        return lambda path: path.write_bytes(pickle.dumps(Touch(target)))
+    if kind == "torch":
+        return lambda path: torch.save(Touch(target), path)
+    content = {"configuration": {"architecture": "unet"}, "weights": {}, "extra": Touch(target)}
+    return lambda path: torch.save(content, path, _use_new_zipfile_serialization=kind == "hidden")
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "hidden", "hidden-legacy"])
+def test_code_in_a_model_file_does_not_run(models, tmp_path, kind):
+    target = tmp_path / "made-by-unpickling"
+    write = foreign(kind, target)
+    write(models / NAME)
+    zoo.list_checksums(models)  # even where the checksum matches
+    with pytest.raises(Exception):  # noqa: B017 - which one, the next test says
+        zoo.load("unet", "scse", "coronal")
+    assert not target.exists()
+    # The payload is live: a reader that trusts it makes the folder.
+    torch.load(models / NAME, weights_only=False) if kind != "pickle" else pickle.loads((models / NAME).read_bytes())
+    assert target.exists()
+
+
+@pytest.mark.parametrize("kind", ["pickle", "torch", "hidden", "hidden-legacy"])
+def test_code_in_a_model_file_is_an_error_for_users(models, tmp_path, kind):
+    foreign(kind, tmp_path / "made-by-unpickling")(models / NAME)
+    zoo.list_checksums(models)
+    with pytest.raises(SEBrainSegError, match=NAME):
+        zoo.load("unet", "scse", "coronal")
