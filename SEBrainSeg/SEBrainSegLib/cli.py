@@ -14,7 +14,7 @@ def parser():
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
         prog="sebrainseg",
-        description="Segment 31 brain structures in T1-weighted MR scans: writes NAME.seg.nrrd, .nii.gz, .csv and .png.",
+        description="Segment 31 brain structures in T1-weighted MR scans into .seg.nrrd, .nii.gz, .csv and .png files.",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="image file or DICOM folder")
     parser.add_argument(

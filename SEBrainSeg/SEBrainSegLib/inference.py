@@ -1,7 +1,6 @@
 """From a volume to its structures: conformed volume -> slices -> network -> labels -> the input's grid."""
 
 from dataclasses import dataclass
-from typing import Dict
 
 import numpy as np
 import SimpleITK as sitk
@@ -29,7 +28,7 @@ class Segmentation:
     """
 
     labels: sitk.Image
-    volumes: Dict[int, float]
+    volumes: dict[int, float]
     device: str
 
 
@@ -128,7 +127,7 @@ def classify(network, array, view, device, batch_done):
 
 
 def keep_largest(classes):
-    """Keep, of all that is labelled, the largest connected piece: a brain is one piece, what lies apart is not brain."""
+    """Keep the largest connected piece of all that is labelled: a brain is one piece, what lies apart is not brain."""
     pieces = sitk.ConnectedComponent(sitk.GetImageFromArray((classes > 0).astype(np.uint8)))
     sizes = np.bincount(sitk.GetArrayViewFromImage(pieces).ravel())
     if len(sizes) < 2:

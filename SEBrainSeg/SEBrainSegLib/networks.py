@@ -4,7 +4,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .recalibration import recalibration
+from .recalibration import AGGREGATIONS, recalibration
 
 
 def convolution(in_channels, out_channels, kernel):
@@ -56,6 +56,8 @@ class UNet(nn.Module):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"The kernel size must be odd to keep the size of a slice, not {kernel}.")
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
         self.depth = depth
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         skips, channels = [], 1

@@ -40,7 +40,7 @@ def slice_of(array, view, position):
 
 
 def positions_of_interest(labels):
-    """Slice numbers through thalamus (axial) and left hippocampus (coronal, sagittal), or the middle of what is there."""
+    """Slice numbers through thalamus (axial) and left hippocampus (coronal, sagittal), or the middle of the rest."""
 
     def middle(*wanted):
         where = np.argwhere(np.isin(labels, wanted) if np.isin(labels, wanted).any() else labels > 0)

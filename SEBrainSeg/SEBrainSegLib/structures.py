@@ -4,8 +4,8 @@ The row of a structure, counted from 1, is its class index in the networks; 0 is
 """
 
 import csv
-from functools import lru_cache
-from typing import NamedTuple, Tuple
+from functools import cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -28,7 +28,7 @@ class Structure(NamedTuple):
 
     label: int
     name: str
-    color: Tuple[int, int, int]
+    color: tuple[int, int, int]
     category: Code
     type: Code
     modifier: Code
@@ -55,7 +55,7 @@ class Structure(NamedTuple):
         return "~".join(("Segmentation category and type - 3D Slicer General Anatomy list", *coded, "", "^^", "^^"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def structures():
     """Return the structures as a tuple of :class:`Structure`, in the order of their class indices."""
     with open(resource("Structures.csv"), newline="", encoding="utf-8") as file:

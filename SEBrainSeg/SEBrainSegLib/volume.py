@@ -1,7 +1,7 @@
 """Volumes and their geometry: reading, the conformed volume (1 mm, RAS), slices, and the way back to the input's grid.
 
-A volume is a ``SimpleITK.Image`` all the way, so that spacing, origin and direction travel with the voxels. Arrays taken
-from a conformed volume are indexed ``[S, A, R]``: the last index grows towards the patient's right, the middle one
+A volume is a ``SimpleITK.Image`` all the way, so that spacing, origin and direction travel with the voxels. Arrays of
+a conformed volume are indexed ``[S, A, R]``: the last index grows towards the patient's right, the middle one
 towards anterior, the first one towards superior.
 """
 
@@ -26,7 +26,7 @@ def check(image):
     """Raise :class:`SEBrainSegError` unless ``image`` is a scalar volume that can hold a brain."""
     if image.GetDimension() != 3:
         raise SEBrainSegError(
-            f"The image has {image.GetDimension()} dimensions; choose a single 3D volume (one time point, one slice stack)."
+            f"The image has {image.GetDimension()} dimensions; choose a single 3D volume (one time point)."
         )
     if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
         raise SEBrainSegError(
@@ -110,13 +110,13 @@ def normalise(array):
         SEBrainSegError: the volume is constant.
     """
     array = np.asarray(array, dtype=np.float32)
-    floor, ceiling = np.percentile(array[::2, ::2, ::2], (1, 99.95))
+    floor, ceiling = (float(limit) for limit in np.percentile(array[::2, ::2, ::2], (1, 99.95)))
     if not ceiling > floor:
         raise SEBrainSegError("All voxels of the image have the same value; choose a T1 scan of a head.")
     array = array - floor
     # Up to the ceiling, so that hot voxels do not lift the mean.
     inside = np.minimum(array[array > 1e-6 * (ceiling - floor)], ceiling - floor)
-    bright = np.percentile(inside[inside >= inside.mean()], 98)
+    bright = float(np.percentile(inside[inside >= inside.mean()], 98))
     return np.clip(array / bright, 0.0, 2.0)
 
 

@@ -1,7 +1,7 @@
 """The child process in which Slicer's module segments a volume.
 
-``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture unet --se scse --view coronal --device auto`` reads a volume
-and writes its labels. It tells how it goes in lines of JSON on stdout, one of
+``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture unet --se scse --view coronal --device auto`` reads a
+volume and writes its labels. It tells how it goes in lines of JSON on stdout, one of
 
 - ``{"progress": 0.3, "message": "..."}``,
 - ``{"error": "..."}``, one sentence, followed by exit status 1,

@@ -8,6 +8,7 @@ SHA-256 of each.
 import csv
 import hashlib
 import io
+import pickle
 
 import torch
 
@@ -51,12 +52,17 @@ def load(architecture, se, view):
         raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
     if hashlib.sha256(content).hexdigest() != checksums()[name]:
         raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
-    stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    configuration = dict(stored["configuration"])
-    network = NETWORKS[configuration.pop("architecture")](**configuration)
-    network.load_state_dict(
-        {key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()}
-    )
+    try:
+        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+        configuration = dict(stored["configuration"])
+        network = NETWORKS[configuration.pop("architecture")](**configuration)
+        network.load_state_dict(
+            {key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()}
+        )
+    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError):
+        raise SEBrainSegError(
+            f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again."
+        ) from None
     return network.eval()
 
 

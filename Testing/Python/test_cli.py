@@ -6,12 +6,12 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_inference import ByIntensity, centred, phantom
-from test_volume import rotation, value_at_ras
 
 from SEBrainSegLib import SEBrainSegError, cli, picture, results, zoo
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.structures import structures
+from test_inference import ByIntensity, centred, phantom
+from test_volume import rotation, value_at_ras
 
 SUFFIX = "_unet-scse-coronal"
 SIZE = (80, 96, 76)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-from test_volume import image_with_affine, rotation, value_at_ras
 
 from SEBrainSegLib import Cancelled, SEBrainSegError, inference, segment, zoo
 from SEBrainSegLib.structures import class_of_label
+from test_volume import image_with_affine, rotation, value_at_ras
 
 # Normalised intensities at which the stand-in network changes its mind, and the FreeSurfer ids it then gives.
 LEVELS = ((0.25, 16), (0.45, 49), (0.65, 41), (0.85, 2))
@@ -36,7 +36,7 @@ def network(monkeypatch):
 
 
 def phantom(affine, size):
-    """A "head" in RAS millimetres: left half bright, right half less so, brain stem dark below, thalamus at the right."""
+    """A "head" in RAS millimetres: left half bright, right half less so, a dark stem below, a thalamus at the right."""
     ijk = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=-1)
     x, y, z = np.moveaxis(ijk @ affine[:3, :3].T + affine[:3, 3], -1, 0)
     array = np.zeros(size, np.float32)

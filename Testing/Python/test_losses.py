@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+
 from SEBrainSegLib.training.losses import combined_loss, dice_loss
 
 IGNORED = 255

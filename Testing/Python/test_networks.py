@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from SEBrainSegLib.networks import UNet, parameters
 from SEBrainSegLib.recalibration import ChannelSE, ChannelSpatialSE, SpatialSE
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from SEBrainSegLib.structures import class_of_label, labels_of_classes, mirrored_classes, structures
 
 # FreeSurfer ids, left and right, then those of the midline.

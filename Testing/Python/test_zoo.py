@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+
 from SEBrainSegLib import zoo
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.networks import UNet
@@ -127,7 +128,7 @@ def test_unknown_networks_name_the_choices(models, wanted):
 
 def foreign(kind, target):
     if kind == "pickle":
-        return lambda path: path.write_bytes(pickle.dumps(Touch(target)))
+        return lambda path: path.write_bytes(pickle.dumps(Touch(target), protocol=2))
     if kind == "torch":
         return lambda path: torch.save(Touch(target), path)
     content = {"configuration": {"architecture": "unet"}, "weights": {}, "extra": Touch(target)}

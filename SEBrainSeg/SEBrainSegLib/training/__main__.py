@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from ..networks import NETWORKS
 from ..recalibration import VARIANTS
 from ..structures import structures
 from ..volume import VIEWS
@@ -21,7 +22,7 @@ def parser():
     """Arguments of the command."""
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
     parser.add_argument("data", type=Path, help="folder with malc/ (scans and labels) and labelmaps/ (heads)")
-    parser.add_argument("--architecture", default="unet", choices=("unet",))
+    parser.add_argument("--architecture", default="unet", choices=sorted(NETWORKS))
     parser.add_argument("--se", default="scse", choices=VARIANTS)
     parser.add_argument("--view", default="coronal", choices=sorted(VIEWS))
     parser.add_argument("--width", type=int, default=32, help="channels of every level (default 32)")

@@ -20,4 +20,5 @@ def dice_loss(logits, classes):
 def combined_loss(logits, classes):
     """Cross-entropy plus Dice (section IV-C of the paper, without its class and edge weights)."""
     logits = torch.as_tensor(logits, dtype=torch.float32)
-    return functional.cross_entropy(logits, classes, ignore_index=IGNORED) + dice_loss(logits, classes)
+    entropy = functional.cross_entropy(logits, classes, ignore_index=IGNORED, reduction="sum")
+    return entropy / (classes != IGNORED).sum().clamp(min=1) + dice_loss(logits, classes)

@@ -7,15 +7,15 @@ import SimpleITK as sitk
 import torch
 
 from ..structures import IGNORED, class_of_label
-from ..volume import conform, normalise
+from ..volume import conform, corners, normalise
 
-# Of the label maps of heads: lesions and the choroid-plexus side of the ventricles count as what surrounds them.
+# Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
 SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
 DEEP_STRUCTURES = (10, 49, 11, 50, 12, 51, 13, 52)
 FIRST_EXTRACEREBRAL = 500
 
 
-def array_of(image, outside=0):
+def array_of(image):
     """Reorder a 1 mm image to ``[S, A, R]`` without interpolating."""
     return np.ascontiguousarray(sitk.GetArrayFromImage(sitk.DICOMOrient(image, "RAS")))
 
@@ -54,8 +54,10 @@ class LabelledScan:
         self.name = Path(image_path).name.split("_")[0]
         image = sitk.ReadImage(str(image_path))
         array = normalise(sitk.GetArrayFromImage(conform(image)))
-        labels = array_of(sitk.ReadImage(str(labels_path)))
-        if array.shape != labels.shape:
+        label_image = sitk.ReadImage(str(labels_path))
+        labels = array_of(label_image)
+        same = np.allclose(corners(image).min(axis=0), corners(label_image).min(axis=0), atol=0.01)
+        if array.shape != labels.shape or not same:
             raise ValueError(f"{image_path} and {labels_path} are not on the same 1 mm grid.")
         array, labels = (np.pad(a, margin) for a in (array, labels))
         self.image = torch.from_numpy(array)

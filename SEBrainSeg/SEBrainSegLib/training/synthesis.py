@@ -1,4 +1,4 @@
-"""Synthetic scans: intensities for a label map, a skull around a stripped brain, and what a scanner does to an image."""
+"""Synthetic scans: intensities for a label map, a skull around a stripped brain, what a scanner does to an image."""
 
 import math
 
@@ -71,8 +71,9 @@ def blur(image, sigma):
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     taps = taps / taps.sum()
     stack = image.reshape(-1, 1, *image.shape[-2:])
-    stack = functional.conv2d(stack, taps[None, None, :, None], padding=(radius, 0))
-    stack = functional.conv2d(stack, taps[None, None, None, :], padding=(0, radius))
+    stack = functional.pad(stack, (radius,) * 4, mode="replicate")
+    stack = functional.conv2d(stack, taps[None, None, :, None])
+    stack = functional.conv2d(stack, taps[None, None, None, :])
     return stack.reshape(image.shape)
 
 

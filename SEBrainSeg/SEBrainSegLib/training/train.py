@@ -1,4 +1,4 @@
-"""The training loop: a fixed number of batches, a learning rate that decays to zero over them, checkpoints to resume."""
+"""The training loop: a fixed number of batches, a learning rate that decays to zero, checkpoints to resume from."""
 
 import csv
 import os
@@ -131,8 +131,10 @@ def train(
         step = stored["step"]
         echo(f"Resumed at batch {step} of {steps}.")
     curve = folder / "curve.csv"
-    if step == 0:
-        curve.write_text("step,minutes,learning_rate,loss,held_out_dice\n", encoding="utf-8")
+    rows = curve.read_text(encoding="utf-8").splitlines()[1:] if step and curve.exists() else []
+    # What was noted after the checkpoint is noted again.
+    rows = [row for row in rows if int(row.split(",")[0]) <= step]
+    curve.write_text("\n".join(["step,minutes,learning_rate,loss,held_out_dice", *rows, ""]), encoding="utf-8")
 
     def loader(first, last):
         batches = Batches(scans, heads, view, steps, seed)
@@ -165,7 +167,7 @@ def train(
         optimiser.step()
         losses.append(float(loss.detach()))
         step += 1
-        if step % CURVE_EVERY == 0:
+        if step % CURVE_EVERY == 0 and step < steps:
             last = held_out and step % (40 * CURVE_EVERY) == 0
             note(np.mean(losses), f"{held_out_dice(network, held_out, view, device):.4f}" if last else "")
             losses = []
@@ -175,9 +177,10 @@ def train(
         if time.monotonic() - started > 60 * minutes and step < steps:
             store()
             raise TimeUp(f"{minutes} minutes ended at batch {step} of {steps}; run the same command to go on.")
-    # The last batches once more, all of them full slices as at inference.
+    # The last batches once more: full slices, as at inference.
     reestimate_statistics(network, loader(max(steps - 60, 0), steps), device)
     dice = held_out_dice(network, held_out, view, device) if held_out else float("nan")
-    note(np.mean(losses) if losses else float("nan"), f"{dice:.4f}")
+    if losses:
+        note(np.mean(losses), f"{dice:.4f}" if held_out else "")
     store()
     return network.eval()

@@ -1,0 +1,365 @@
+"""Slicer's module: whole-brain segmentation with squeeze & excitation networks.
+
+Only wiring; the work is in SEBrainSegLib.
+"""
+
+import importlib.util
+import shutil
+import sys
+import urllib.parse
+import urllib.request
+
+import slicer
+import vtk
+from slicer import vtkMRMLScalarVolumeNode
+from slicer.i18n import tr as _
+from slicer.i18n import translate
+from slicer.parameterNodeWrapper import parameterNodeWrapper
+from slicer.ScriptedLoadableModule import (
+    ScriptedLoadableModule,
+    ScriptedLoadableModuleLogic,
+    ScriptedLoadableModuleTest,
+    ScriptedLoadableModuleWidget,
+)
+from slicer.util import VTKObservationMixin
+
+from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.parameters import Device, Parameters, Variant
+from SEBrainSegLib.resources import resource
+
+SAMPLE = "SampleData/colin27_t1.nii.gz"
+TORCH = ">=2.2"
+
+
+class SEBrainSeg(ScriptedLoadableModule):
+    """The module's entry in Slicer's list."""
+
+    def __init__(self, parent):
+        ScriptedLoadableModule.__init__(self, parent)
+        self.parent.title = _("SE Brain Segmentation")
+        self.parent.categories = [translate("qSlicerAbstractCoreModule", "Segmentation")]
+        self.parent.dependencies = []
+        self.parent.contributors = ["SEBrainSeg contributors"]
+        self.parent.helpText = _(
+            "Segments 31 structures of the brain in a T1-weighted MR scan of a head with a fully convolutional network "
+            "that is recalibrated by squeeze & excitation blocks."
+        )
+        self.parent.acknowledgementText = _(
+            "The networks follow A. G. Roy, N. Navab and C. Wachinger: Recalibrating Fully Convolutional Networks with "
+            "Spatial and Channel 'Squeeze & Excitation' Blocks, IEEE Transactions on Medical Imaging, 2019."
+        )
+        slicer.app.connect("startupCompleted()", registerSampleData)
+
+
+def registerSampleData():
+    """Offer the bundled scan in Slicer's Sample Data module; it is copied from the installed files."""
+    import SampleData
+
+    path = resource(SAMPLE)
+    SampleData.SampleDataLogic.registerCustomSampleDataSource(
+        category="SEBrainSeg",
+        sampleName="SEBrainSeg T1",
+        uris=urllib.parse.urljoin("file:", urllib.request.pathname2url(str(path))),
+        fileNames="SEBrainSeg_T1.nii.gz",
+        nodeNames="SEBrainSeg T1",
+        thumbnailFileName=str(resource("Icons/SEBrainSeg.png")),
+    )
+
+
+@parameterNodeWrapper
+class SEBrainSegParameterNode:
+    """What is chosen in the module; stored with the scene.
+
+    volume: the scan to segment.
+    se: the squeeze & excitation variant.
+    device: where the network runs.
+    """
+
+    volume: vtkMRMLScalarVolumeNode
+    se: Variant = Variant.SCSE
+    device: Device = Device.AUTO
+
+
+class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
+    """The module's panel."""
+
+    def __init__(self, parent=None):
+        ScriptedLoadableModuleWidget.__init__(self, parent)
+        VTKObservationMixin.__init__(self)
+        self.logic = None
+        self.run = None
+        self.parameterNode = None
+        self.parameterNodeGuiTag = None
+        self.observedVolume = None
+        self.segmentedVolume = None
+        self.segmentedWith = None
+        self.outcome = ""
+
+    def setup(self):
+        """Build the panel when the module is first shown."""
+        from SEBrainSegLib.background import BackgroundSegmentation
+        from SEBrainSegLib.qtprocess import QtProcess
+
+        ScriptedLoadableModuleWidget.setup(self)
+        panel = slicer.util.loadUI(self.resourcePath("UI/SEBrainSeg.ui"))
+        self.layout.addWidget(panel)
+        self.ui = slicer.util.childWidgetVariables(panel)
+        panel.setMRMLScene(slicer.mrmlScene)
+        self.logic = SEBrainSegLogic()
+        self.run = BackgroundSegmentation(
+            QtProcess,
+            shutil.which("PythonSlicer") or sys.executable,
+            progress=self.onProgress,
+            finished=self.onFinished,
+            failed=self.onFailed,
+            cancelled=self.onCancelled,
+        )
+        self.ui.applyButton.clicked.connect(self.onApply)
+        self.ui.cancelButton.clicked.connect(self.onCancel)
+        scene = slicer.mrmlScene
+        self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
+        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
+        self.initializeParameterNode()
+
+    def cleanup(self):
+        """End the run before the panel goes: the module is reloaded or Slicer exits."""
+        if self.run is not None:
+            self.run.cancel()
+            self.setParameterNode(None)
+        self.removeObservers()
+
+    def enter(self):
+        """The module is shown."""
+        self.initializeParameterNode()
+
+    def exit(self):
+        """Another module is shown; a run goes on."""
+        self.setParameterNode(None)
+
+    def onSceneStartClose(self, caller, event):
+        self.run.cancel()
+        self.setParameterNode(None)
+
+    def onSceneEndClose(self, caller, event):
+        if self.parent.isEntered:
+            self.initializeParameterNode()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAboutToBeRemoved(self, caller, event, node):
+        if self.run.running and node is self.segmentedVolume:
+            self.run.cancel()
+            self.show(_("The segmentation was ended because its volume was removed."))
+
+    def initializeParameterNode(self):
+        """Take up the scene's choices; a lone volume is chosen already."""
+        self.setParameterNode(self.logic.getParameterNode())
+        if self.parameterNode.volume is None:
+            self.parameterNode.volume = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLScalarVolumeNode")
+
+    def setParameterNode(self, parameterNode):
+        """Bind the panel to a parameter node, or to none."""
+        if self.parameterNode is not None:
+            self.parameterNode.disconnectGui(self.parameterNodeGuiTag)
+            self.removeObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onChoice)
+            self.observeVolume(None)
+        self.parameterNode = parameterNode
+        if self.parameterNode is not None:
+            self.parameterNodeGuiTag = self.parameterNode.connectGui(self.ui)
+            self.addObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onChoice)
+            self.observeVolume(self.parameterNode.volume)
+        self.update()
+
+    def observeVolume(self, volume):
+        """Follow the chosen volume, whose voxels may come, go or change."""
+        if volume is self.observedVolume:
+            return
+        if self.observedVolume is not None:
+            self.removeObserver(self.observedVolume, self.observedVolume.ImageDataModifiedEvent, self.onVolume)
+        if volume is not None:
+            self.addObserver(volume, volume.ImageDataModifiedEvent, self.onVolume)
+        self.observedVolume = volume
+
+    def onChoice(self, caller, event):
+        self.outcome = ""
+        self.observeVolume(self.parameterNode.volume)
+        self.update()
+
+    def onVolume(self, caller, event):
+        self.update()
+
+    def update(self):
+        """Enable what can be done now and say why the rest cannot."""
+        running = self.run.running
+        problem = self.logic.problem(self.parameterNode.volume) if self.parameterNode is not None else ""
+        self.ui.inputsCollapsibleButton.enabled = not running
+        self.ui.applyButton.enabled = self.parameterNode is not None and not running and not problem
+        self.ui.applyButton.toolTip = problem or _("Segment the volume into a new segmentation node.")
+        self.ui.cancelButton.enabled = running
+        self.ui.progressBar.visible = running
+        if not running:
+            self.ui.statusLabel.text = problem or self.outcome or _("Ready.")
+
+    def show(self, outcome):
+        """Show how the last run came out."""
+        self.segmentedVolume = None
+        self.outcome = outcome
+        self.update()
+
+    def onApply(self, *_unused):
+        volume = self.parameterNode.volume
+        self.segmentedWith = Parameters(se=self.parameterNode.se, device=self.parameterNode.device)
+        try:
+            self.logic.ensureTorch()
+            self.ui.progressBar.value = 0
+            self.ui.statusLabel.text = _("Starting...")
+            self.segmentedVolume = volume
+            self.run.start(self.logic.imageOf(volume), self.segmentedWith)
+        except SEBrainSegError as error:
+            self.show(str(error))
+        else:
+            self.update()
+
+    def onCancel(self, *_unused):
+        self.run.cancel()
+
+    def onProgress(self, fraction, message):
+        self.ui.progressBar.value = round(100 * fraction)
+        self.ui.statusLabel.text = message
+
+    def onFinished(self, labels, device):
+        try:
+            node = self.logic.addSegmentation(self.segmentedVolume, labels, self.segmentedWith)
+        except SEBrainSegError as error:
+            self.show(str(error))
+        else:
+            self.show(_("Created '{name}', computed on {device}.").format(name=node.GetName(), device=device))
+
+    def onFailed(self, sentence):
+        self.show(sentence)
+
+    def onCancelled(self):
+        self.show(_("The segmentation was cancelled; nothing was created."))
+
+
+class SEBrainSegLogic(ScriptedLoadableModuleLogic):
+    """Segmentation without the panel, for scripts and the Python console."""
+
+    def getParameterNode(self):
+        """The choices stored with the scene."""
+        return SEBrainSegParameterNode(super().getParameterNode())
+
+    def segment(
+        self, volumeNode, se="scSE", architecture="unet", view="coronal", device="auto", progress=None, cancelled=None
+    ):
+        """Segment a T1-weighted head in this process.
+
+        Args:
+            volumeNode: ``vtkMRMLScalarVolumeNode`` of any orientation and spacing.
+            se: ``"none"``, ``"cSE"``, ``"sSE"`` or ``"scSE"``, in any case.
+            architecture: ``"unet"``.
+            view: ``"coronal"``.
+            device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
+            progress: called with a fraction in [0, 1] and a message.
+            cancelled: asked between batches of slices; a true answer ends the run.
+
+        Returns:
+            a new ``vtkMRMLSegmentationNode`` with 31 segments.
+
+        Raises:
+            SEBrainSegError: a choice or the volume cannot be used, or PyTorch is missing.
+            Cancelled: ``cancelled()`` was true; nothing was created.
+        """
+        from SEBrainSegLib import scene
+
+        parameters = Parameters(architecture, se, view, device).checked()
+        image = scene.image_of(volumeNode)
+        self.ensureTorch()
+        from SEBrainSegLib import segment
+
+        found = segment(
+            image,
+            parameters.architecture,
+            parameters.se,
+            parameters.view,
+            parameters.device,
+            progress=progress,
+            cancelled=cancelled,
+        )
+        return scene.add_segmentation(volumeNode, found.labels, parameters.title)
+
+    def problem(self, volumeNode):
+        """One sentence on why the volume cannot be segmented, or ``""``."""
+        from SEBrainSegLib import scene
+
+        return scene.problem(volumeNode)
+
+    def imageOf(self, volumeNode):
+        """The volume as a ``SimpleITK.Image``; raises SEBrainSegError if it cannot be segmented."""
+        from SEBrainSegLib import scene
+
+        return scene.image_of(volumeNode)
+
+    def addSegmentation(self, volumeNode, labels, parameters):
+        """Add the segmentation node for a file of labels; raises SEBrainSegError if the volume changed or has gone."""
+        import SimpleITK as sitk
+
+        from SEBrainSegLib import scene
+
+        return scene.add_segmentation(volumeNode, sitk.ReadImage(str(labels)), parameters.title)
+
+    @staticmethod
+    def ensureTorch():
+        """See that PyTorch is installed, with the user's consent, through the PyTorch extension.
+
+        Raises:
+            SEBrainSegError: it is not, or the user declined.
+        """
+        # Not imported: a segmentation in a child process needs no PyTorch in Slicer itself.
+        if importlib.util.find_spec("torch") is not None:
+            return
+        try:
+            import PyTorchUtils
+        except ModuleNotFoundError:
+            raise SEBrainSegError(
+                _("PyTorch is missing; install the extension 'PyTorch' in the Extensions Manager and restart Slicer.")
+            ) from None
+        try:
+            torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
+        except Exception as error:
+            raise SEBrainSegError(_("PyTorch could not be installed: {error}").format(error=error)) from error
+        if torch is None:
+            raise SEBrainSegError(
+                _("PyTorch was not installed, and segmentation needs it; try again to be asked again.")
+            )
+
+
+class SEBrainSegTest(ScriptedLoadableModuleTest):
+    """The whole path on the bundled scan, inside of Slicer."""
+
+    def setUp(self):
+        slicer.mrmlScene.Clear()
+
+    def runTest(self):
+        """Run all tests."""
+        self.setUp()
+        self.test_sampleIsSegmented()
+
+    def test_sampleIsSegmented(self):
+        self.delayDisplay("Segmenting the bundled scan, in about a minute")
+        volume = slicer.util.loadVolume(str(resource(SAMPLE)))
+        node = SEBrainSegLogic().segment(volume, se="scSE")
+        segmentation = node.GetSegmentation()
+        self.assertEqual(segmentation.GetNumberOfSegments(), 31)
+        hippocampi = {}
+        for side in ("Left", "Right"):
+            voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, f"{side}-Hippocampus", volume)
+            indices = [axis.mean() for axis in voxels.nonzero()][::-1]
+            matrix = vtk.vtkMatrix4x4()
+            volume.GetIJKToRASMatrix(matrix)
+            hippocampi[side] = matrix.MultiplyPoint([*indices, 1])[0]
+            # A hippocampus has 2 to 6 ml.
+            self.assertGreater(voxels.sum() * abs(matrix.Determinant()), 2000)
+            self.assertLess(voxels.sum() * abs(matrix.Determinant()), 6000)
+        self.assertLess(hippocampi["Left"], hippocampi["Right"])
+        self.delayDisplay("The bundled scan was segmented")

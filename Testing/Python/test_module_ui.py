@@ -1,0 +1,472 @@
+"""Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
+
+import enum
+import os
+import re
+import sys
+import time
+import types
+import typing
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+pytest.importorskip("PySide6.QtUiTools", exc_type=ImportError)
+slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
+if not hasattr(slicer, "vtkMRMLSegmentationNode"):
+    pytest.skip("this is another package called slicer", allow_module_level=True)
+
+from PySide6 import QtCore, QtUiTools, QtWidgets  # noqa: E402
+
+from SEBrainSegLib import resources  # noqa: E402
+from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
+
+MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
+UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
+SOURCE = MODULE.read_text(encoding="utf-8")
+
+
+class qMRMLWidget(QtWidgets.QWidget):
+    def setMRMLScene(self, scene):
+        pass
+
+
+class qMRMLNodeComboBox(QtWidgets.QComboBox):
+    pass
+
+
+class ctkCollapsibleButton(QtWidgets.QGroupBox):
+    """Has its text as a title, as the collapsible button has on its handle."""
+
+    def event(self, event):
+        if event.type() == QtCore.QEvent.Polish:
+            self.setTitle(self.property("text") or "")
+        return super().event(event)
+
+
+@pytest.fixture
+def application():
+    return QtWidgets.QApplication.instance() or QtWidgets.QApplication([])
+
+
+def load_ui(path=UI):
+    """The .ui file as a tree of widgets."""
+    loader = QtUiTools.QUiLoader()
+    for stand_in in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton):
+        loader.registerCustomWidget(stand_in)
+    panel = loader.load(str(path))
+    assert panel is not None, loader.errorString()
+    return panel
+
+
+class Attributes:
+    """A widget whose Qt properties are Python attributes, as they are in Slicer."""
+
+    def __init__(self, widget):
+        self.__dict__["widget"] = widget
+
+    def has(self, name):
+        return self.widget.metaObject().indexOfProperty(name) >= 0
+
+    def __getattr__(self, name):
+        return self.widget.property(name) if self.has(name) else getattr(self.widget, name)
+
+    def __setattr__(self, name, value):
+        assert self.has(name), f"{self.widget.objectName()} has no property {name}"
+        assert self.widget.setProperty(name, value)
+
+
+def named(panel):
+    """Widgets by name, as ``slicer.util.childWidgetVariables`` gives them."""
+    widgets = [widget for widget in panel.findChildren(QtWidgets.QWidget) if widget.objectName()]
+    return types.SimpleNamespace(**{widget.objectName(): Attributes(widget) for widget in widgets})
+
+
+# Stand-ins for Slicer's Python layer ---------------------------------------------------------------------------------
+
+
+def parameterNodeWrapper(wrapped):
+    """Keeps the fields of a parameter node, binds lists to enums, and refuses names that are no fields."""
+    fields = typing.get_type_hints(wrapped)
+    defaults = {name: getattr(wrapped, name, None) for name in fields}
+
+    class Wrapper:
+        def __init__(self, store):
+            self.__dict__["store"] = store
+
+        def __getattr__(self, name):
+            return self.store.values.get(name, defaults[name]) if name in fields else super().__getattribute__(name)
+
+        def __setattr__(self, name, value):
+            assert value is None or isinstance(value, fields[name])
+            self.store.values[name] = value
+            self.store.observed.Modified()
+
+        def AddObserver(self, event, callback, priority=0.0):
+            return self.store.observed.AddObserver(event, callback, priority)
+
+        def RemoveObserver(self, tag):
+            self.store.observed.RemoveObserver(tag)
+
+        def connectGui(self, gui):
+            for widget in vars(gui).values():
+                name = widget.property("SlicerParameterName")
+                if name is not None:
+                    assert name in fields, f"{name} is no parameter"
+                    if issubclass(fields[name], enum.Enum):
+                        self.bind(widget, name)
+            return 1
+
+        def bind(self, widget, name):
+            choices = list(fields[name])
+            widget.clear()
+            widget.addItems([choice.label() for choice in choices])
+            widget.setCurrentIndex(choices.index(getattr(self, name)))
+            widget.currentIndexChanged.connect(lambda index: setattr(self, name, choices[index]))
+
+        def disconnectGui(self, tag):
+            assert tag == 1
+
+    Wrapper.fields = fields
+    return Wrapper
+
+
+class ScriptedLoadableModule:
+    def __init__(self, parent):
+        self.parent = parent
+
+
+class ScriptedLoadableModuleWidget:
+    def __init__(self, parent=None):
+        self.parent, self.layout = parent, QtWidgets.QVBoxLayout()
+
+    def setup(self):
+        pass
+
+    def resourcePath(self, name):
+        return str(MODULE.parent / "Resources" / name)
+
+
+class ScriptedLoadableModuleLogic:
+    store = None
+
+    def getParameterNode(self):
+        return type(self).store
+
+
+class VTKObservationMixin:
+    def __init__(self):
+        self.observations = []
+
+    def addObserver(self, observed, event, method):
+        self.observations.append((observed, event, method, observed.AddObserver(event, method)))
+
+    def removeObserver(self, observed, event, method):
+        (found,) = (entry for entry in self.observations if entry[0] is observed and entry[1:3] == (event, method))
+        observed.RemoveObserver(found[3])
+        self.observations.remove(found)
+
+    def removeObservers(self):
+        for observed, _, _, tag in self.observations:
+            observed.RemoveObserver(tag)
+        self.observations.clear()
+
+
+def module_of(**attributes):
+    module = types.ModuleType("stand_in")
+    vars(module).update(attributes)
+    return module
+
+
+@pytest.fixture
+def module(application, monkeypatch):
+    """SEBrainSeg.py itself, in a scene of Slicer's core."""
+    scene = slicer.vtkMRMLScene()
+    util = module_of(
+        VTKObservationMixin=VTKObservationMixin, loadUI=load_ui, childWidgetVariables=named, __name__="slicer.util"
+    )
+    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
+    monkeypatch.setattr(slicer, "util", util, raising=False)
+    monkeypatch.setattr(slicer, "app", types.SimpleNamespace(connect=lambda signal, slot: None), raising=False)
+    translation = module_of(tr=lambda text: text, translate=lambda context, text: text)
+    base = module_of(
+        ScriptedLoadableModule=ScriptedLoadableModule,
+        ScriptedLoadableModuleWidget=ScriptedLoadableModuleWidget,
+        ScriptedLoadableModuleLogic=ScriptedLoadableModuleLogic,
+        ScriptedLoadableModuleTest=object,
+    )
+    monkeypatch.setitem(sys.modules, "qt", QtCore)
+    monkeypatch.setitem(sys.modules, "slicer.util", util)
+    monkeypatch.setitem(sys.modules, "slicer.i18n", translation)
+    monkeypatch.setitem(sys.modules, "slicer.ScriptedLoadableModule", base)
+    monkeypatch.setitem(
+        sys.modules, "slicer.parameterNodeWrapper", module_of(parameterNodeWrapper=parameterNodeWrapper)
+    )
+    store = types.SimpleNamespace(values={}, observed=vtk.vtkObject())
+    monkeypatch.setattr(ScriptedLoadableModuleLogic, "store", store)
+    module = types.ModuleType("SEBrainSeg")
+    before = set(sys.modules)
+    exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
+    module.imported = set(sys.modules) - before
+    yield module
+    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+
+
+class Run:
+    """In the place of the child process."""
+
+    made = None
+
+    def __init__(self, factory, python, progress, finished, failed, cancelled):
+        self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
+        self.running, self.started = False, None
+        Run.made = self
+
+    def start(self, image, parameters):
+        self.running, self.started = True, (image, parameters)
+
+    def end(self, tell, *arguments):
+        self.running = False
+        tell(*arguments)
+
+    def cancel(self):
+        if self.running:
+            self.end(self.cancelled)
+
+
+@pytest.fixture
+def widget(module, monkeypatch):
+    """The panel, shown, with torch there and the child process not."""
+    monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
+    widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
+    widget.setup()
+    return widget
+
+
+def volume(size=(6, 5, 4), name="T1"):
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+    data = vtk.vtkImageData()
+    data.SetDimensions(*size)
+    data.AllocateScalars(vtk.VTK_SHORT, 1)
+    data.GetPointData().GetScalars().Fill(5)
+    node.SetAndObserveImageData(data)
+    return node
+
+
+def labels_file(folder):
+    path = folder / "labels.nrrd"
+    sitk.WriteImage(sitk.Image((6, 5, 4), sitk.sitkUInt8) + 17, str(path))
+    return path
+
+
+def segmentations():
+    return slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+
+
+# The .ui file --------------------------------------------------------------------------------------------------------
+
+
+def test_widgets_that_the_code_uses_are_in_the_panel(application):
+    used = set(re.findall(r"self\.ui\.(\w+)", SOURCE))
+    assert used and used <= set(vars(named(load_ui())))
+
+
+def test_bound_widgets_are_fields_of_the_parameter_node(module, application):
+    bound = {w.property("SlicerParameterName") for w in vars(named(load_ui())).values()} - {None}
+    assert bound == set(module.SEBrainSegParameterNode.fields)
+
+
+def test_top_widget_passes_the_scene_on():
+    root = ElementTree.parse(UI).getroot()
+    assert root.find("widget").get("class") == "qMRMLWidget"
+    receivers = {connection.findtext("receiver") for connection in root.iter("connection")}
+    selectors = {w.get("name") for w in root.iter("widget") if w.get("class").startswith("qMRMLNode")}
+    assert selectors and selectors <= receivers
+
+
+def test_the_panel_can_be_seen(widget, application, tmp_path):
+    node = volume(name="colin27_t1")
+    widget.parameterNode.volume = node
+    widget.ui.volumeSelector.addItem(node.GetName())
+    widget.onApply()
+    Run.made.progress(0.43, "Segmenting coronal slices on cpu")
+    panel = widget.layout.itemAt(0).widget()
+    panel.resize(400, 280)
+    panel.show()
+    application.processEvents()
+    picture = panel.grab()
+    assert picture.save(str(tmp_path / "panel.png"))
+    assert panel.minimumSizeHint().width() < 400
+
+
+# What the panel does -------------------------------------------------------------------------------------------------
+
+
+def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
+    heavy = {"torch", "SimpleITK", "SEBrainSegLib.scene", "SEBrainSegLib.inference"}
+    assert not re.search(r"^(import|from) (torch|SimpleITK|PyTorchUtils)", SOURCE, re.MULTILINE)
+    assert not heavy & module.imported
+
+
+def test_variants_and_devices_are_offered_by_their_names(widget):
+    boxes = widget.ui.seComboBox, widget.ui.deviceComboBox
+    variants, devices = ([box.itemText(i) for i in range(box.count)] for box in boxes)
+    assert variants == ["none", "cSE", "sSE", "scSE"]
+    assert widget.ui.seComboBox.currentText == "scSE"
+    assert devices[0] == "Automatic" == widget.ui.deviceComboBox.currentText
+
+
+def test_apply_is_enabled_exactly_when_it_can_work(widget):
+    ui = widget.ui
+    assert not ui.applyButton.enabled and ui.applyButton.toolTip == ui.statusLabel.text != ""
+    widget.parameterNode.volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    assert not ui.applyButton.enabled and "has no voxels" in ui.statusLabel.text
+    node = volume()
+    widget.parameterNode.volume = node
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    node.SetAndObserveImageData(None)
+    assert not ui.applyButton.enabled and "has no voxels" in ui.applyButton.toolTip
+
+
+def test_a_loaded_volume_is_chosen_on_entering(widget):
+    node = volume()
+    widget.exit()
+    widget.enter()
+    assert widget.parameterNode.volume is node and widget.ui.applyButton.enabled
+
+
+def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
+    widget.parameterNode.volume = volume()
+    widget.ui.seComboBox.setCurrentText("cSE")
+    widget.ui.deviceComboBox.setCurrentText("CPU")
+    widget.ui.applyButton.click()
+    image, parameters = Run.made.started
+    assert image.GetSize() == (6, 5, 4)
+    assert (parameters.se, parameters.device) == ("cse", "cpu")
+    assert not widget.ui.applyButton.enabled and widget.ui.cancelButton.enabled
+    assert not widget.ui.inputsCollapsibleButton.enabled and not widget.ui.progressBar.isHidden()
+    Run.made.progress(0.5, "Halfway")
+    assert widget.ui.progressBar.value == 50 and widget.ui.statusLabel.text == "Halfway"
+    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert node.GetName() == "T1 structures (U-Net cSE)"
+    assert node.GetName() in widget.ui.statusLabel.text
+    assert widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
+    assert widget.ui.progressBar.isHidden()
+
+
+def test_cancel_leaves_nothing(widget):
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    widget.ui.cancelButton.click()
+    assert "cancelled" in widget.ui.statusLabel.text and widget.ui.applyButton.enabled
+    assert segmentations() == 0
+
+
+def test_a_failure_is_shown_and_can_be_repeated(widget):
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    Run.made.end(Run.made.failed, "Only 3 ml of brain were found; choose another scan.")
+    assert widget.ui.statusLabel.text == "Only 3 ml of brain were found; choose another scan."
+    assert widget.ui.applyButton.enabled
+
+
+def test_removing_the_volume_ends_its_run(widget):
+    other, node = volume(name="Other"), volume()
+    widget.parameterNode.volume = node
+    widget.ui.applyButton.click()
+    slicer.mrmlScene.RemoveNode(other)
+    assert Run.made.running
+    slicer.mrmlScene.RemoveNode(node)
+    assert not Run.made.running and segmentations() == 0
+    assert "removed" in widget.outcome
+
+
+def test_closing_the_scene_ends_the_run(widget):
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.StartCloseEvent)
+    assert not Run.made.running and widget.parameterNode is None and not widget.ui.applyButton.enabled
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndCloseEvent)
+    assert widget.parameterNode is not None
+
+
+def test_the_end_of_the_panel_ends_the_run(widget):
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    widget.cleanup()
+    assert not Run.made.running and not widget.observations
+
+
+def test_a_run_goes_on_while_another_module_is_shown(widget, tmp_path):
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    widget.exit()
+    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    assert segmentations() == 1
+    widget.enter()
+    assert widget.ui.statusLabel.text.startswith("Created")
+
+
+def test_pytorch_is_asked_for_when_needed_and_a_refusal_is_said(widget, module, monkeypatch):
+    asked = []
+
+    class PyTorchUtilsLogic:
+        def installTorch(self, **choices):
+            asked.append(choices)
+
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module_of(PyTorchUtilsLogic=PyTorchUtilsLogic))
+    widget.parameterNode.volume = volume()
+    assert not asked
+    widget.ui.applyButton.click()
+    assert asked == [{"askConfirmation": True, "torchVersionRequirement": ">=2.2"}]
+    assert "PyTorch was not installed" in widget.ui.statusLabel.text
+    assert not Run.made.running and widget.ui.applyButton.enabled
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", None)
+    widget.ui.applyButton.click()
+    assert "Extensions Manager" in widget.ui.statusLabel.text
+
+
+# The call from the Python console ------------------------------------------------------------------------------------
+
+
+def test_the_console_call_returns_the_node(module, monkeypatch):
+    called = []
+
+    def segment(image, architecture, se, view, device, progress, cancelled):
+        called.append((architecture, se, view, device, progress, cancelled))
+        return types.SimpleNamespace(labels=sitk.Image(image.GetSize(), sitk.sitkUInt8) + 17)
+
+    monkeypatch.setattr("SEBrainSegLib.inference.segment", segment)
+    node = module.SEBrainSegLogic().segment(volume(), se="scSE")
+    assert called == [("unet", "scse", "coronal", "auto", None, None)]
+    assert node.GetSegmentation().GetNumberOfSegments() == 31 and node.GetScene() is slicer.mrmlScene
+
+
+def test_the_console_call_refuses_in_words(module):
+    with pytest.raises(SEBrainSegError, match="choose none, cse, sse or scse"):
+        module.SEBrainSegLogic().segment(volume(), se="xse")
+    with pytest.raises(SEBrainSegError, match="Choose a T1"):
+        module.SEBrainSegLogic().segment(None)
+    assert segmentations() == 0
+
+
+def test_the_whole_path_with_a_real_child_process(module, application, monkeypatch):
+    # An even volume: the child must read it, find nothing to segment in it and say so.
+    widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
+    widget.setup()
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    assert widget.run.running
+    end = time.time() + 120
+    while widget.run.running:
+        assert time.time() < end, "waited in vain"
+        application.processEvents()
+        time.sleep(0.01)
+    assert "same value" in widget.ui.statusLabel.text
+    assert segmentations() == 0

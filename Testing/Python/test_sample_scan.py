@@ -1,0 +1,89 @@
+"""The whole path with the bundled weights on the bundled scan, judged by anatomy."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SEBrainSegLib import Segmentation, segment
+from SEBrainSegLib.reading import read
+from SEBrainSegLib.recalibration import VARIANTS
+from SEBrainSegLib.resources import resource
+from SEBrainSegLib.structures import structures
+
+# ml that any healthy adult's structure lies in, generously (Colin27 is scaled to the large MNI space).
+PLAUSIBLE = {
+    "Cerebral White Matter": (150, 400),
+    "Cerebral Cortex": (180, 450),
+    "Lateral Ventricle": (2, 40),
+    "Cerebellar White Matter": (6, 35),
+    "Cerebellar Cortex": (35, 95),
+    "Thalamus": (4, 13),
+    "Caudate": (2, 8),
+    "Putamen": (2.5, 10),
+    "Pallidum": (0.8, 4),
+    "Hippocampus": (2, 8),
+    "Amygdala": (0.7, 4),
+    "Accumbens Area": (0.15, 1.6),
+    "Ventral DC": (2, 8),
+    "Third Ventricle": (0.3, 4),
+    "Fourth Ventricle": (0.5, 5),
+    "Brain Stem": (14, 40),
+}
+
+
+@pytest.fixture(scope="module")
+def scan():
+    return read(resource("SampleData/colin27_t1.nii.gz"))
+
+
+@pytest.fixture(scope="module")
+def found(scan) -> Segmentation:
+    return segment(scan, se="scse", device="cpu")
+
+
+def test_every_structure_has_a_plausible_volume(found):
+    for structure in structures():
+        low, high = PLAUSIBLE.get(structure.unsided_name, (0.02, 5))
+        assert low <= found.volumes[structure.label] <= high, structure.name
+
+
+def test_left_is_left(scan, found):
+    labels = sitk.GetArrayFromImage(found.labels)
+    lps = np.array(scan.GetDirection()).reshape(3, 3) * scan.GetSpacing()
+    middle = None
+    for structure in structures():
+        k, j, i = np.argwhere(labels == structure.label).mean(axis=0)
+        right = -(lps @ (i, j, k) + scan.GetOrigin())[0]
+        if structure.name == "Left Cerebral White Matter":
+            middle = right + 30  # a hemisphere's white matter is centred some 25 to 35 mm beside the midline
+        if structure.side == "left":
+            assert right < middle - 2, structure.name
+        if structure.side == "right":
+            assert right > middle + 2, structure.name
+
+
+def test_structures_lie_in_their_anatomical_order(found):
+    labels = sitk.GetArrayFromImage(found.labels)  # the sample is stored in RAS order
+
+    def at(name):
+        label = next(structure.label for structure in structures() if structure.name == name)
+        return np.argwhere(labels == label).mean(axis=0)
+
+    assert at("Left Caudate")[1] > at("Left Thalamus")[1] > at("Left Cerebellar Cortex")[1]
+    assert at("Left Lateral Ventricle")[0] > at("Left Hippocampus")[0] > at("Left Cerebellar Cortex")[0]
+    assert abs(at("Left Putamen")[2] - at("Brain Stem")[2]) > abs(at("Left Pallidum")[2] - at("Brain Stem")[2])
+
+
+def test_the_scan_stored_in_another_orientation_gives_the_same_labels(scan, found):
+    turned = sitk.DICOMOrient(scan, "LIA")
+    labels = sitk.DICOMOrient(segment(turned, se="scse", device="cpu").labels, "RAS")
+    expected, answer = sitk.GetArrayFromImage(found.labels), sitk.GetArrayFromImage(labels)
+    assert (expected == answer).mean() > 0.9999
+
+
+@pytest.mark.parametrize("se", [variant for variant in VARIANTS if variant != "scse"])
+def test_the_other_variants_agree_with_scse_on_most_of_the_brain(scan, found, se):
+    expected = sitk.GetArrayFromImage(found.labels)
+    answer = sitk.GetArrayFromImage(segment(scan, se=se, device="cpu").labels)
+    agreed = 2 * ((expected == answer) & (expected > 0)).sum() / ((expected > 0).sum() + (answer > 0).sum())
+    assert 0.8 < agreed < 0.9999

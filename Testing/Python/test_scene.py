@@ -1,0 +1,315 @@
+"""Labels as a segmentation node, in Slicer's own scene."""
+
+import csv
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.resources import resource
+from SEBrainSegLib.structures import structures
+
+slicer = pytest.importorskip("slicer")
+vtk = pytest.importorskip("vtk")
+if not hasattr(slicer, "vtkMRMLSegmentationNode"):
+    pytest.skip("this is another package called slicer", allow_module_level=True)
+
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy  # noqa: E402
+
+from SEBrainSegLib import scene as scene_of_slicer  # noqa: E402
+
+SIZE = (7, 9, 11)  # i, j, k
+OBLIQUE = np.array(sitk.VersorTransform((0.2, 0.5, -0.3), 0.9).GetMatrix()).reshape(3, 3)
+GRIDS = {
+    "RAS": np.eye(3),
+    "LPS": np.diag((-1.0, -1.0, 1.0)),
+    "left-handed": np.diag((-1.0, 1.0, 1.0)),
+    "coronal": np.array([[1.0, 0, 0], [0, 0, -1], [0, 1, 0]]),
+    "oblique": OBLIQUE,
+    "oblique, left-handed": OBLIQUE @ np.diag((1.0, 1.0, -1.0)),
+}
+SPACING = np.array((0.9, 1.3, 2.1))
+ORIGIN = np.array((-31.0, 12.5, 77.0))
+
+
+@pytest.fixture
+def scene():
+    """A scene with the logics that loading and saving need."""
+    scene = slicer.vtkMRMLScene()
+    slicer.mrmlScene = scene
+    application = slicer.vtkSlicerApplicationLogic()
+    application.SetMRMLScene(scene)
+    colors = application.GetColorLogic()
+    colors.SetMRMLScene(scene)
+    colors.AddDefaultColorNodes()
+    application.SetModuleLogic("Colors", colors)
+    logics = [slicer.vtkSlicerVolumesLogic(), slicer.vtkSlicerSegmentationsModuleLogic()]
+    for logic in logics:
+        logic.SetMRMLApplicationLogic(application)
+        logic.SetMRMLScene(scene)
+    yield scene
+    scene.Clear(True)
+    del logics, application
+
+
+def volume_node(scene, directions=GRIDS["RAS"], size=SIZE, start=(0, 0, 0), dtype=np.int16):
+    """A volume of distinct voxel values; columns of ``directions`` are the RAS directions of i, j, k."""
+    voxels = np.arange(np.prod(size), dtype=dtype)
+    data = vtk.vtkImageData()
+    data.SetExtent(*(limit for first, n in zip(start, size) for limit in (first, first + n - 1)))
+    data.GetPointData().SetScalars(numpy_to_vtk(voxels, deep=True))
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T1")
+    node.SetAndObserveImageData(data)
+    node.SetSpacing(*SPACING)
+    node.SetOrigin(*ORIGIN)
+    node.SetIJKToRASDirections(*directions.ravel())
+    return node
+
+
+def ras(directions, index):
+    """Where a voxel lies: written down here anew, from the definition of origin, spacing and directions."""
+    return ORIGIN + directions @ (SPACING * index)
+
+
+def labels_like(image, marked=()):
+    """A label image on the grid of an image, with ``{index: label}`` set."""
+    labels = sitk.Image(image.GetSize(), sitk.sitkUInt8)
+    labels.CopyInformation(image)
+    for index, label in dict(marked).items():
+        labels[index] = label
+    return labels
+
+
+def segmented(scene, marked=(), **volume):
+    """A volume node and the segmentation node made from labels for it."""
+    node = volume_node(scene, **volume)
+    labels = labels_like(scene_of_slicer.image_of(node), marked)
+    return node, scene_of_slicer.add_segmentation(node, labels, "U-Net scSE")
+
+
+def points_of(node, segment_id):
+    """RAS positions of the voxels of a segment, by Slicer's own export of it."""
+    image = slicer.vtkOrientedImageData()
+    assert node.GetBinaryLabelmapRepresentation(segment_id, image)
+    voxels = vtk_to_numpy(image.GetPointData().GetScalars()).reshape(image.GetDimensions()[::-1])
+    start, matrix = image.GetExtent()[::2], vtk.vtkMatrix4x4()
+    image.GetImageToWorldMatrix(matrix)
+    return [
+        np.array(matrix.MultiplyPoint([*(np.array(kji[::-1]) + start).astype(float), 1.0])[:3])
+        for kji in np.argwhere(voxels)
+    ]
+
+
+def tag(segment):
+    """The terminology of a segment."""
+    value = vtk.reference("")
+    assert segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), value)
+    return str(value)
+
+
+def described(segmentation):
+    """Id, name, colour, label and terminology of all segments, in order."""
+    found = []
+    for index in range(segmentation.GetNumberOfSegments()):
+        segment = segmentation.GetNthSegment(index)
+        color = tuple(round(255 * channel) for channel in segment.GetColor())
+        identity = segmentation.GetNthSegmentID(index), segment.GetName(), color
+        found.append((*identity, segment.GetLabelValue(), tag(segment)))
+    return found
+
+
+def table():
+    """The same, read from the table of structures."""
+    rows = []
+    with open(resource("Structures.csv"), newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            color = tuple(int(row[f"Color_{channel}"]) for channel in "RGB")
+            rows.append((row["Name"].replace(" ", "-"), row["Name"], color, int(row["LabelValue"]), row))
+    return rows
+
+
+def test_every_structure_has_its_segment(scene):
+    _, node = segmented(scene, {(1, 2, 3): 17})
+    found = described(node.GetSegmentation())
+    assert [entry[:4] for entry in found] == [entry[:4] for entry in table()]
+    assert len(found) == 31
+    assert len(points_of(node, "Left-Hippocampus")) == 1
+    assert len(points_of(node, "Right-Hippocampus")) == 0
+    assert node.GetDisplayNode() is not None
+
+
+def test_segments_carry_standard_terms(scene):
+    _, node = segmented(scene)
+    for (*_, terminology), (*_, row) in zip(described(node.GetSegmentation()), table()):
+        assert len(terminology.split("~")) == 7
+        coded = [tuple(part.split("^")) for part in terminology.split("~")[1:4]]
+        for term, part in zip(coded, ("Category", "Type", "TypeModifier")):
+            assert term == tuple(row[f"{part}_{field}"] for field in ("CodingScheme", "CodeValue", "CodeMeaning"))
+        assert coded[0][:2] == ("SCT", "123037004")
+        assert coded[1][1].isdigit()
+
+
+def test_every_code_belongs_to_one_structure():
+    codes = {}
+    for structure in structures():
+        codes.setdefault((structure.type.scheme, structure.type.value), set()).add(structure.unsided_name)
+    assert all(len(names) == 1 for names in codes.values()), codes
+    assert all(structure.type.value.isdigit() for structure in structures())
+
+
+def test_segments_share_one_labelmap(scene):
+    _, node = segmented(scene)
+    assert node.GetSegmentation().GetNumberOfLayers() == 1
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_a_voxel_stays_where_it_was(scene, name):
+    index = (4, 1, 8)
+    volume, node = segmented(scene, {index: 17}, directions=GRIDS[name])
+    (found,) = points_of(node, "Left-Hippocampus")
+    np.testing.assert_allclose(found, ras(GRIDS[name], index), atol=1e-4)
+    image = scene_of_slicer.image_of(volume)
+    expected = ras(GRIDS[name], index) * (-1, -1, 1)  # SimpleITK's world is LPS
+    np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), expected, atol=1e-4)
+    assert image[index] == index[0] + SIZE[0] * (index[1] + SIZE[1] * index[2])
+
+
+def test_a_volume_cropped_out_of_a_larger_one(scene):
+    start, index = np.array((3, -2, 5)), np.array((4, 1, 8))
+    _, node = segmented(scene, {tuple(index.tolist()): 17}, directions=OBLIQUE, start=tuple(start.tolist()))
+    (found,) = points_of(node, "Left-Hippocampus")
+    np.testing.assert_allclose(found, ras(OBLIQUE, index + start), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
+def test_voxels_of_any_type(scene, dtype):
+    image = scene_of_slicer.image_of(volume_node(scene, size=(3, 4, 5), dtype=dtype))
+    assert sitk.GetArrayFromImage(image).ravel().tolist() == list(range(60))
+
+
+def test_reference_geometry_is_the_volumes(scene):
+    _, node = segmented(scene, directions=OBLIQUE)
+    text = node.GetSegmentation().GetConversionParameter(
+        slicer.vtkSegmentationConverter.GetReferenceImageGeometryParameterName()
+    )
+    geometry = [float(value) for value in text.split(";") if value]
+    matrix = np.array(geometry[:16]).reshape(4, 4)
+    np.testing.assert_allclose(matrix[:3, :3], OBLIQUE * SPACING, atol=1e-4)
+    np.testing.assert_allclose(matrix[:3, 3], ORIGIN, atol=1e-4)
+    assert geometry[16:] == [0, SIZE[0] - 1, 0, SIZE[1] - 1, 0, SIZE[2] - 1]
+
+
+def test_the_result_follows_the_volumes_transform(scene):
+    volume = volume_node(scene, directions=OBLIQUE)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+    moved = vtk.vtkMatrix4x4()
+    moved.SetElement(0, 3, 100.0)
+    transform.SetMatrixTransformToParent(moved)
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    before = scene_of_slicer.voxel_to_ras(volume)
+    image = scene_of_slicer.image_of(volume)
+    np.testing.assert_allclose(np.array(image.GetOrigin()) * (-1, -1, 1), ORIGIN, atol=1e-6)
+    node = scene_of_slicer.add_segmentation(volume, labels_like(image, {(4, 1, 8): 17}), "U-Net")
+    assert node.GetTransformNodeID() == transform.GetID()
+    (found,) = points_of(node, "Left-Hippocampus")  # in the node's own space
+    np.testing.assert_allclose(found, ras(OBLIQUE, (4, 1, 8)), atol=1e-4)
+    bounds = [0.0] * 6
+    node.GetRASBounds(bounds)
+    assert bounds[0] > 0  # the volume lies left of 0, the transform takes it to the right
+    np.testing.assert_array_equal(scene_of_slicer.voxel_to_ras(volume), before)
+
+
+def test_results_are_named_apart_and_kept(scene):
+    volume, first = segmented(scene)
+    second = scene_of_slicer.add_segmentation(volume, labels_like(scene_of_slicer.image_of(volume)), "U-Net scSE")
+    assert first.GetName() == "T1 structures (U-Net scSE)"
+    assert second.GetName() != first.GetName() and second.GetName().startswith("T1 structures (U-Net scSE)")
+    assert first.GetSegmentation().GetNumberOfSegments() == 31
+    assert second.GetSegmentation() is not first.GetSegmentation()
+
+
+def test_nothing_else_in_the_scene_changes(scene):
+    volume = volume_node(scene, directions=OBLIQUE)
+    image = scene_of_slicer.image_of(volume)
+    voxels = vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()).copy()
+    changed, nodes = volume.GetMTime(), {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
+    node = scene_of_slicer.add_segmentation(volume, labels_like(image), "U-Net")
+    added = {scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())}
+    added = {entry.GetClassName() for entry in added if entry.GetID() not in nodes}
+    assert added <= {"vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLSubjectHierarchyNode"}
+    assert volume.GetMTime() == changed
+    np.testing.assert_array_equal(vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()), voxels)
+    scene.RemoveNode(node)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def test_saved_and_read_again_by_slicer(scene, tmp_path):
+    index = (4, 1, 8)
+    volume, node = segmented(scene, {index: 60}, directions=GRIDS["oblique, left-handed"])
+    path = str(tmp_path / "T1 bøhm.seg.nrrd")
+    storage = slicer.vtkMRMLSegmentationStorageNode()
+    storage.SetFileName(path)
+    assert storage.WriteData(node) == 1
+    read = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Read")
+    reading = scene.AddNewNodeByClass("vtkMRMLSegmentationStorageNode")
+    reading.SetFileName(path)
+    assert reading.ReadData(read) == 1
+    assert described(read.GetSegmentation()) == described(node.GetSegmentation())
+    (found,) = points_of(read, "Right-Ventral-DC")
+    np.testing.assert_allclose(found, ras(GRIDS["oblique, left-handed"], index), atol=1e-3)
+
+
+def test_a_saved_scene_brings_it_back(scene, tmp_path):
+    _, node = segmented(scene, {(4, 1, 8): 17}, directions=OBLIQUE)
+    expected = described(node.GetSegmentation())
+    node.AddDefaultStorageNode()
+    node.GetStorageNode().SetFileName(str(tmp_path / "result.seg.nrrd"))
+    assert node.GetStorageNode().WriteData(node) == 1
+    scene.SetRootDirectory(str(tmp_path))
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear(True)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    scene.Connect()
+    again = scene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert again.GetName() == "T1 structures (U-Net scSE)"
+    assert described(again.GetSegmentation()) == expected
+    (found,) = points_of(again, "Left-Hippocampus")
+    np.testing.assert_allclose(found, ras(OBLIQUE, (4, 1, 8)), atol=1e-3)
+
+
+def test_sheared_axes_are_refused_in_words(scene):
+    sheared = np.eye(3)
+    sheared[1, 2] = 0.2
+    with pytest.raises(SEBrainSegError, match="right angles"):
+        scene_of_slicer.image_of(volume_node(scene, directions=sheared))
+
+
+def test_rounded_directions_of_a_header_are_accepted(scene):
+    node = volume_node(scene, directions=np.round(OBLIQUE, 4))
+    assert scene_of_slicer.problem(node) == ""
+
+
+def test_unusable_volumes_are_refused_in_words(scene):
+    assert "Choose" in scene_of_slicer.problem(None)
+    empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    assert "has no voxels" in scene_of_slicer.problem(empty)
+    assert "single slice" in scene_of_slicer.problem(volume_node(scene, size=(7, 9, 1)))
+    colour = volume_node(scene)
+    scalars = numpy_to_vtk(np.zeros((np.prod(SIZE), 3), np.uint8), deep=True)
+    colour.GetImageData().GetPointData().SetScalars(scalars)
+    assert "several values" in scene_of_slicer.problem(colour)
+
+
+def test_labels_of_a_volume_that_changed_are_not_shown(scene):
+    volume = volume_node(scene)
+    labels = labels_like(scene_of_slicer.image_of(volume))
+    volume.SetAndObserveImageData(volume_node(scene, size=(3, 3, 3)).GetImageData())
+    with pytest.raises(SEBrainSegError, match="changed"):
+        scene_of_slicer.add_segmentation(volume, labels, "U-Net")
+    scene.RemoveNode(volume)
+    with pytest.raises(SEBrainSegError, match="removed"):
+        scene_of_slicer.add_segmentation(volume, labels, "U-Net")
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0

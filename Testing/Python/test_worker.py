@@ -1,0 +1,364 @@
+"""The child process that segments for Slicer's panel, and its control; real processes, a stand-in for the network."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import SimpleITK as sitk
+
+from SEBrainSegLib import background
+from SEBrainSegLib.background import BackgroundSegmentation
+from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.parameters import Parameters
+
+LIBRARY = Path(background.__file__).resolve().parent
+
+# In the place of inference.py: what it does is chosen by the environment.
+STAND_IN = """
+import os, signal, sys, time
+from dataclasses import dataclass
+import SimpleITK as sitk
+from .errors import SEBrainSegError
+
+@dataclass
+class Segmentation:
+    labels: object
+    volumes: dict
+    device: str
+
+def segment(image, architecture, se, view, device, progress=None, cancelled=None):
+    what = os.environ.get("STAND_IN", "")
+    print("a library talks on stdout")
+    progress(0.25, "Segmenting coronal slices")
+    if what == "sleep":
+        time.sleep(120)
+    if what == "user error":
+        raise SEBrainSegError("Only 3 ml of brain were found; choose a T1-weighted scan.")
+    if what == "bug":
+        raise IndexError("list index\\nout of range")
+    if what == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if what == "exit":
+        os._exit(7)
+    progress(1.0, f"{architecture} {se} {view} {device} Grüße")
+    return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {}, "cpu")
+"""
+
+
+@pytest.fixture
+def library(tmp_path, monkeypatch):
+    """A copy of the library with the stand-in, in a folder whose name has spaces and letters beyond ASCII."""
+    folder = tmp_path / "Bjørn's módulo folder"
+    shutil.copytree(LIBRARY, folder / "SEBrainSegLib", ignore=shutil.ignore_patterns("__pycache__", "training"))
+    (folder / "SEBrainSegLib" / "inference.py").write_text(STAND_IN, encoding="utf-8")
+    monkeypatch.setattr(background, "MODULE_FOLDER", folder)
+    return folder
+
+
+@pytest.fixture
+def temporary(tmp_path, monkeypatch):
+    """A folder of temporary files of this test's own, its name beyond ASCII."""
+    folder = tmp_path / "Temporäre Dateien"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+@pytest.fixture
+def image():
+    return sitk.GaussianSource(sitk.sitkInt16, (6, 5, 4), (2.0,) * 3, (3.0,) * 3, 100.0)
+
+
+class SubprocessProcess:
+    """A process of Python's own; output is handed on byte by byte, so that lines arrive in pieces."""
+
+    def __init__(self, on_output, on_errors, on_end):
+        self.on_output, self.on_errors, self.on_end = on_output, on_errors, on_end
+        self.ended = threading.Lock()
+
+    def start(self, program, arguments, environment):
+        pipe = subprocess.PIPE
+        self.child = subprocess.Popen(
+            [program, *arguments], stdin=pipe, stdout=pipe, stderr=pipe, env={**os.environ, **environment}
+        )
+
+    def kill(self):
+        self.child.kill()
+        self.wait()
+
+    def wait(self):
+        """Read to the end, then tell it."""
+        for byte in iter(lambda: self.child.stdout.read(1), b""):
+            self.on_output(byte)
+        self.on_errors(self.child.stderr.read())
+        status = self.child.wait()
+        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
+            pipe.close()
+        self.on_end(None if status < 0 else status)
+
+
+class Listener:
+    """Keeps what a segmentation tells."""
+
+    def __init__(self, factory=SubprocessProcess, python=sys.executable):
+        self.told, self.labels = [], None
+        self.run = BackgroundSegmentation(factory, python, self.progress, self.finished, self.failed, self.cancelled)
+
+    def progress(self, fraction, message):
+        self.told.append((fraction, message))
+
+    def finished(self, labels, device):
+        self.labels = sitk.ReadImage(str(labels))
+        self.told.append(("finished", device))
+
+    def failed(self, sentence):
+        self.told.append(("failed", sentence))
+
+    def cancelled(self):
+        self.told.append(("cancelled",))
+
+    def outcome(self):
+        """The one outcome told, at the end."""
+        outcomes = [entry for entry in self.told if entry[0] in ("finished", "failed", "cancelled")]
+        assert len(outcomes) == 1 and outcomes[0] == self.told[-1]
+        return outcomes[0]
+
+
+def run_to_end(image, parameters=None):
+    listener = Listener()
+    listener.run.start(image, parameters or Parameters())
+    listener.run.process.wait()
+    return listener
+
+
+def test_labels_come_back_on_the_same_grid(library, temporary, image):
+    image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, 1))
+    image.SetOrigin((1.5, -20, 3))
+    listener = run_to_end(image, Parameters(se="cSE", device="cuda:1"))
+    assert listener.outcome() == ("finished", "cpu")
+    assert (0.25, "Segmenting coronal slices") in listener.told
+    assert (1.0, "unet cse coronal cuda:1 Grüße") in listener.told
+    assert listener.labels.GetPixelID() == sitk.sitkUInt8
+    assert listener.labels.GetDirection() == image.GetDirection()
+    assert listener.labels.GetOrigin() == image.GetOrigin()
+    assert listener.labels[2, 2, 2] == 17
+    assert not list(temporary.iterdir())
+    assert not listener.run.running
+
+
+def test_a_user_error_is_one_sentence(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "user error")
+    listener = run_to_end(image)
+    assert listener.outcome() == ("failed", "Only 3 ml of brain were found; choose a T1-weighted scan.")
+    assert b"Traceback" not in listener.run.errors
+    assert not list(temporary.iterdir())
+
+
+def test_a_bug_is_one_sentence_and_a_traceback_in_the_log(library, temporary, image, monkeypatch, caplog):
+    monkeypatch.setenv("STAND_IN", "bug")
+    outcome = run_to_end(image).outcome()
+    assert outcome == ("failed", "The segmentation failed unexpectedly (IndexError: list index out of range).")
+    assert "Traceback" in caplog.text and "stdout" in caplog.text
+
+
+def test_missing_pytorch_is_said(library, temporary, image):
+    (library / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
+    shutil.copy(LIBRARY / "inference.py", library / "SEBrainSegLib" / "inference.py")
+    kind, sentence = run_to_end(image).outcome()
+    assert kind == "failed" and sentence.startswith("PyTorch is not installed;")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="signals are POSIX")
+def test_a_killed_child_is_one_sentence(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "killed")
+    kind, sentence = run_to_end(image).outcome()
+    assert kind == "failed" and "memory" in sentence
+    assert not list(temporary.iterdir())
+
+
+def test_a_child_that_leaves_without_a_word(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "exit")
+    kind, sentence = run_to_end(image).outcome()
+    assert kind == "failed" and "exit status 7" in sentence
+
+
+def test_cancel_ends_the_child_and_removes_its_files(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "sleep")
+    listener = Listener()
+    listener.run.start(image, Parameters())
+    child = listener.run.process.child
+    assert list(temporary.iterdir())
+    started = time.time()
+    listener.run.cancel()
+    assert time.time() - started < 20
+    assert child.returncode is not None
+    assert listener.outcome() == ("cancelled",)
+    assert not list(temporary.iterdir())
+    assert not listener.run.running
+    listener.run.cancel()
+    assert listener.outcome() == ("cancelled",)
+
+
+def test_a_second_run_after_a_cancelled_one(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "sleep")
+    listener = Listener()
+    listener.run.start(image, Parameters())
+    with pytest.raises(SEBrainSegError, match="running already"):
+        listener.run.start(image, Parameters())
+    listener.run.cancel()
+    listener.told.clear()
+    monkeypatch.setenv("STAND_IN", "")
+    listener.run.start(image, Parameters())
+    listener.run.process.wait()
+    assert listener.outcome() == ("finished", "cpu")
+
+
+def test_the_child_ends_when_its_parent_is_gone(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "sleep")
+    listener = Listener()
+    listener.run.start(image, Parameters())
+    child = listener.run.process.child
+    child.stdin.close()
+    assert child.wait(timeout=60) != 0
+    child.stdin = open(os.devnull)
+    listener.run.process.wait()
+    assert not list(temporary.iterdir())
+
+
+def test_invalid_parameters_start_nothing(library, temporary, image):
+    listener = Listener()
+    with pytest.raises(SEBrainSegError, match="choose none, cse, sse or scse"):
+        listener.run.start(image, Parameters(se="xse"))
+    assert not listener.run.running and not list(temporary.iterdir())
+
+
+def test_the_childs_own_check_of_parameters(library, tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "SEBrainSegLib.worker", "a.nrrd", "b.nrrd", "--se", "xse"],
+        env={**os.environ, "PYTHONPATH": str(library)},
+        stdin=subprocess.PIPE,
+        capture_output=True,
+    )
+    # Its stdin closed at once, so either answer is right, but never a traceback.
+    assert result.returncode == 1 and b"Traceback" not in result.stderr
+
+
+class Silent:
+    """A process that does nothing by itself."""
+
+    def __init__(self, on_output, on_errors, on_end):
+        self.on_output, self.on_errors, self.on_end = on_output, on_errors, on_end
+
+    def start(self, program, arguments, environment):
+        self.output = Path(arguments[3])
+
+    def kill(self):
+        self.on_output(b'{"progress": 0.9, "message": "late"}\n{"error": "late"}\n')
+        self.on_end(None)
+
+
+@pytest.fixture
+def silent(temporary, image):
+    listener = Listener(Silent, "python")
+    listener.run.start(image, Parameters())
+    return listener
+
+
+def test_lines_split_anywhere_are_joined(silent):
+    tell = silent.run.process.on_output
+    whole = b'{"progress": 0.5, "message": "a"}\n\n[1]\nno json\n{"progress": 0.75, "message": "b"}\n'
+    for at in range(0, len(whole), 7):
+        tell(whole[at : at + 7])
+    assert silent.told == [(0.5, "a"), (0.75, "b")]
+
+
+def test_a_last_line_without_its_end_counts(silent):
+    silent.run.process.output.write_bytes(b"")
+    silent.run.finished = lambda labels, device: silent.told.append(("finished", device))
+    silent.run.process.on_output(b'{"done": true, "device": "mps"}')
+    silent.run.process.on_end(0)
+    assert silent.outcome() == ("finished", "mps")
+
+
+def test_success_without_labels_is_a_failure(silent):
+    silent.run.process.on_output(b'{"done": true, "device": "cpu"}\n')
+    silent.run.process.on_end(0)
+    assert silent.outcome()[0] == "failed"
+
+
+def test_nothing_is_told_after_cancel_but_that(silent):
+    silent.run.cancel()
+    assert silent.told == [("cancelled",)]
+
+
+def test_files_are_removed_even_if_the_listener_fails(silent, temporary):
+    def finished(labels, device):
+        raise ZeroDivisionError
+
+    silent.run.finished = finished
+    silent.run.process.output.write_bytes(b"")
+    silent.run.process.on_output(b'{"done": true, "device": "cpu"}\n')
+    with pytest.raises(ZeroDivisionError):
+        silent.run.process.on_end(0)
+    assert not list(temporary.iterdir()) and not silent.run.running
+
+
+# QProcess, as far as PySide's is Slicer's ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def qt_process(monkeypatch):
+    """The class for Slicer's ``QProcess``, on PySide's."""
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")
+    core = pytest.importorskip("PySide6.QtCore", exc_type=ImportError)
+    # Widgets, as other tests need them and there is one application in a process.
+    widgets = pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
+    application = core.QCoreApplication.instance() or widgets.QApplication([])
+    monkeypatch.setitem(sys.modules, "qt", core)
+    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+    from SEBrainSegLib.qtprocess import QtProcess
+
+    yield QtProcess, application
+    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+
+
+def until(application, condition, seconds=60):
+    """Let Qt's events happen until a condition holds."""
+    end = time.time() + seconds
+    while not condition():
+        assert time.time() < end, "waited in vain"
+        application.processEvents()
+        time.sleep(0.01)
+
+
+def test_qprocess_finishes(library, temporary, image, qt_process):
+    listener = Listener(qt_process[0])
+    listener.run.start(image, Parameters())
+    until(qt_process[1], lambda: not listener.run.running)
+    assert listener.outcome() == ("finished", "cpu")
+    assert (1.0, "unet scse coronal auto Grüße") in listener.told
+    assert not list(temporary.iterdir())
+
+
+def test_qprocess_is_cancelled_at_once(library, temporary, image, qt_process, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "sleep")
+    listener = Listener(qt_process[0])
+    listener.run.start(image, Parameters())
+    until(qt_process[1], lambda: (0.25, "Segmenting coronal slices") in listener.told)
+    listener.run.cancel()
+    assert listener.outcome() == ("cancelled",)
+    assert not list(temporary.iterdir())
+
+
+def test_qprocess_that_cannot_start(library, temporary, image, qt_process, tmp_path):
+    listener = Listener(qt_process[0], tmp_path / "no such python")
+    listener.run.start(image, Parameters())
+    until(qt_process[1], lambda: not listener.run.running)
+    assert listener.outcome()[0] == "failed"
+    assert not list(temporary.iterdir())
