@@ -232,6 +232,10 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             node = self.logic.addSegmentation(self.segmentedVolume, labels, self.segmentedWith)
         except SEBrainSegError as error:
             self.show(str(error))
+        except Exception as error:
+            # The panel must be usable again; the traceback goes to the console.
+            self.show(_("The result could not be added to the scene: {error}.").format(error=error))
+            raise
         else:
             self.show(_("Created '{name}', computed on {device}.").format(name=node.GetName(), device=device))
 

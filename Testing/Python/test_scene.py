@@ -141,13 +141,18 @@ def test_every_structure_has_its_segment(scene):
 
 def test_segments_carry_standard_terms(scene):
     _, node = segmented(scene)
+    logic = slicer.vtkSlicerTerminologiesModuleLogic()
+    logic.SetMRMLScene(scene)
     for (*_, terminology), (*_, row) in zip(described(node.GetSegmentation()), table()):
-        assert len(terminology.split("~")) == 7
-        coded = [tuple(part.split("^")) for part in terminology.split("~")[1:4]]
-        for term, part in zip(coded, ("Category", "Type", "TypeModifier")):
-            assert term == tuple(row[f"{part}_{field}"] for field in ("CodingScheme", "CodeValue", "CodeMeaning"))
-        assert coded[0][:2] == ("SCT", "123037004")
-        assert coded[1][1].isdigit()
+        entry = slicer.vtkSlicerTerminologyEntry()
+        assert logic.DeserializeTerminologyEntry(terminology, entry)
+        terms = entry.GetCategoryObject(), entry.GetTypeObject(), entry.GetTypeModifierObject()
+        for term, part in zip(terms, ("Category", "Type", "TypeModifier")):
+            expected = [row[f"{part}_{field}"] for field in ("CodingScheme", "CodeValue", "CodeMeaning")]
+            if any(expected):
+                assert [term.GetCodingSchemeDesignator(), term.GetCodeValue(), term.GetCodeMeaning()] == expected
+            else:
+                assert term is None or not term.GetCodeValue()
 
 
 def test_every_code_belongs_to_one_structure():
@@ -177,9 +182,11 @@ def test_a_voxel_stays_where_it_was(scene, name):
 
 def test_a_volume_cropped_out_of_a_larger_one(scene):
     start, index = np.array((3, -2, 5)), np.array((4, 1, 8))
-    _, node = segmented(scene, {tuple(index.tolist()): 17}, directions=OBLIQUE, start=tuple(start.tolist()))
+    volume, node = segmented(scene, {tuple(index.tolist()): 17}, directions=OBLIQUE, start=tuple(start.tolist()))
     (found,) = points_of(node, "Left-Hippocampus")
     np.testing.assert_allclose(found, ras(OBLIQUE, index + start), atol=1e-4)
+    at = scene_of_slicer.image_of(volume).TransformIndexToPhysicalPoint(index.tolist())
+    np.testing.assert_allclose(at, found * (-1, -1, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])

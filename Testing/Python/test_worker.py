@@ -1,5 +1,6 @@
 """The child process that segments for Slicer's panel, and its control; real processes, a stand-in for the network."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -238,15 +239,20 @@ def test_invalid_parameters_start_nothing(library, temporary, image):
     assert not listener.run.running and not list(temporary.iterdir())
 
 
-def test_the_childs_own_check_of_parameters(library, tmp_path):
+def test_the_child_answers_in_lines_of_json(library):
+    reading, writing = os.pipe()  # its stdin stays open
     result = subprocess.run(
         [sys.executable, "-m", "SEBrainSegLib.worker", "a.nrrd", "b.nrrd", "--se", "xse"],
         env={**os.environ, "PYTHONPATH": str(library)},
-        stdin=subprocess.PIPE,
+        stdin=reading,
         capture_output=True,
     )
-    # Its stdin closed at once, so either answer is right, but never a traceback.
-    assert result.returncode == 1 and b"Traceback" not in result.stderr
+    os.close(reading)
+    os.close(writing)
+    answers = [json.loads(line) for line in result.stdout.splitlines()]
+    assert result.returncode == 1 and result.stderr == b""
+    assert [list(answer) for answer in answers] == [["error"]]
+    assert answers[0]["error"].endswith("choose none, cse, sse or scse.")
 
 
 class Silent:
