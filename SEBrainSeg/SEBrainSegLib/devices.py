@@ -26,3 +26,16 @@ def choose(name):
     if wanted not in names:
         raise SEBrainSegError(f"This machine has no device '{name}'; choose auto or one of {', '.join(names)}.")
     return torch.device(wanted)
+
+
+def is_out_of_memory(error):
+    """Whether a ``RuntimeError`` says that a device's memory is full; CUDA has a class for it, MPS only words."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def release_memory(device):
+    """Give back what torch keeps of a GPU's memory for later."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

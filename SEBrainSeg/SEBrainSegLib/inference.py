@@ -77,8 +77,10 @@ def segment(
     classes = np.zeros(array.shape, np.uint8)
     try:
         classes[box] = classify(network, array[box], chosen.view, target, batch_done)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
+    except RuntimeError as error:
+        if target.type == "cpu" or not devices.is_out_of_memory(error):
+            raise
+        devices.release_memory(target)
         target = torch.device("cpu")
         step(0.15, "The GPU's memory is full, going on with the CPU")
         classes[box] = classify(network, array[box], chosen.view, target, batch_done)
@@ -114,11 +116,11 @@ def classify(network, array, view, device, batch_done):
             batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None].to(device)
             try:
                 best = network(batch).argmax(dim=1).to(torch.uint8)[:, :rows, :columns].cpu()
-            except torch.cuda.OutOfMemoryError:
-                if size == 1:
+            except RuntimeError as error:
+                if size == 1 or not devices.is_out_of_memory(error):
                     raise
                 size //= 2
-                torch.cuda.empty_cache()
+                devices.release_memory(device)
                 continue
             found[first : first + len(best)] = best.numpy()
             first += len(best)
