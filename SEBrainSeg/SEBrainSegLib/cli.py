@@ -1,13 +1,15 @@
 """``sebrainseg``: segment scans from the command line."""
 
 import argparse
+import os
 import sys
+import traceback
 from pathlib import Path
 
 from .errors import SEBrainSegError
 from .parameters import Parameters
 from .reading import read
-from .results import refuse_existing, result_paths, stem, write_results
+from .results import check_writable, refuse_existing, result_paths, stem, write_results
 
 
 def parser():
@@ -25,6 +27,7 @@ def parser():
     parser.add_argument("--view", default="coronal", help="direction of slicing (default: coronal)")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     return parser
 
 
@@ -57,6 +60,7 @@ def segment_file(path, paths, parameters, overwrite):
     try:
         line(0.0, "Reading")
         image = read(path)
+        check_writable(paths[".csv"].parent)
         from .inference import segment  # torch takes seconds to import, a wrong file name should not
 
         found = segment(
@@ -78,21 +82,26 @@ def main(argv=None):
     failed, taken = [], {}
     for path in chosen.inputs:
         name = f"{stem(path)}_{parameters.model}"
-        folder = chosen.output if chosen.output is not None else path.resolve().parent
+        folder = chosen.output if chosen.output is not None else Path(os.path.abspath(path)).parent
         paths = result_paths(folder, name)
         try:
             if paths[".csv"] in taken:
                 raise SEBrainSegError(f"Its results would replace those of {taken[paths['.csv']]}; use another -o.")
-            taken[paths[".csv"]] = path
             found = segment_file(path, paths, parameters, chosen.overwrite)
+            taken[paths[".csv"]] = path
+            print(f"{path}: {sum(found.volumes.values()):.0f} ml in 31 structures -> {paths['.seg.nrrd']}")
         except SEBrainSegError as error:
             print(f"sebrainseg: {path}: {error}", file=sys.stderr)
+            failed.append(path)
+        except Exception as error:  # whatever it was, the next input has a right to be segmented
+            if chosen.debug:
+                traceback.print_exc()
+            reason = " ".join(str(error).split()) or type(error).__name__
+            print(f"sebrainseg: {path}: unexpected failure ({reason}); --debug says where.", file=sys.stderr)
             failed.append(path)
         except KeyboardInterrupt:
             print("sebrainseg: interrupted; finished inputs are complete, the others were not begun.", file=sys.stderr)
             return 130
-        else:
-            print(f"{path}: {sum(found.volumes.values()):.0f} ml in 31 structures -> {paths['.seg.nrrd']}")
     if failed and len(chosen.inputs) > 1:
         print(f"sebrainseg: {len(failed)} of {len(chosen.inputs)} inputs were not segmented.", file=sys.stderr)
     return 1 if failed else 0

@@ -4,6 +4,9 @@ import torch
 
 from .errors import SEBrainSegError
 
+# What MPS, cuDNN and cuBLAS say, which raise plain runtime errors.
+FULL = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+
 
 def available():
     """Return the names of the usable devices: every ``cuda:N``, ``mps``, and always ``cpu``."""
@@ -29,8 +32,8 @@ def choose(name):
 
 
 def is_out_of_memory(error):
-    """Whether a ``RuntimeError`` says that a device's memory is full; CUDA has a class for it, MPS only words."""
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+    """Whether a ``RuntimeError`` says that a device's memory is full; CUDA has a class for it, the rest words."""
+    return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in FULL)
 
 
 def release_memory(device):

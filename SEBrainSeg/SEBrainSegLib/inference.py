@@ -77,9 +77,14 @@ def segment(
     classes = np.zeros(array.shape, np.uint8)
     try:
         classes[box] = classify(network, array[box], chosen.view, target, batch_done)
+        full = False
     except RuntimeError as error:
         if target.type == "cpu" or not devices.is_out_of_memory(error):
             raise
+        full = True
+    # Outside of the clause above, whose traceback would keep the GPU's memory in use.
+    if full:
+        network.to("cpu")
         devices.release_memory(target)
         target = torch.device("cpu")
         step(0.15, "The GPU's memory is full, going on with the CPU")
@@ -113,12 +118,14 @@ def classify(network, array, view, device, batch_done):
     first, size = 0, BATCH[device.type]
     with torch.inference_mode():
         while first < count:
-            batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None].to(device)
+            batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None]
             try:
-                best = network(batch).argmax(dim=1).to(torch.uint8)[:, :rows, :columns].cpu()
+                best = network(batch.to(device)).argmax(dim=1).to(torch.uint8)[:, :rows, :columns].cpu()
             except RuntimeError as error:
                 if size == 1 or not devices.is_out_of_memory(error):
                     raise
+                best = None
+            if best is None:
                 size //= 2
                 devices.release_memory(device)
                 continue

@@ -9,6 +9,10 @@ from .errors import SEBrainSegError
 
 MGH_ENDINGS = (".mgh", ".mgz")
 
+# ITK's note of how far slices are from an even spacing, in mm, and how much of it is rounding.
+UNEVEN = "ITK_non_uniform_sampling_deviation"
+TOLERANCE = 0.1
+
 
 def read(path):
     """Read a volume.
@@ -29,12 +33,17 @@ def read(path):
         return read_dicom(path)
     if path.name.lower().endswith(MGH_ENDINGS):
         return read_mgh(path)
-    # GDCM reports an unfit file on the console as well as by an exception; the exception is enough.
+    # Readers report an unfit file on the console as well as by an exception; the exception is enough.
+    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
         return sitk.ReadImage(str(path))
-    except RuntimeError:
+    except RuntimeError as error:
+        if "orthonormal" in str(error):
+            raise SEBrainSegError(f"The axes of {path} are not at right angles; resample it first.") from None
         raise unreadable(path) from None
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
 
 
 def unreadable(path):
@@ -59,9 +68,12 @@ def read_dicom(folder):
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
     try:
-        return reader.Execute()
+        image = reader.Execute()
     except RuntimeError:
         raise SEBrainSegError(f"The DICOM series in {folder} cannot be read as one volume; export it again.") from None
+    if image.HasMetaDataKey(UNEVEN) and float(image.GetMetaData(UNEVEN)) > TOLERANCE:
+        raise SEBrainSegError(f"The slices in {folder} are unevenly spaced: a slice is missing; export all of them.")
+    return image
 
 
 def read_mgh(path):
@@ -81,6 +93,8 @@ def read_mgh(path):
     voxels = np.ascontiguousarray(voxels.T, dtype=voxels.dtype.newbyteorder("="))
     image = sitk.GetImageFromArray(voxels, isVector=False)
     if image.GetDimension() == 3:
+        if not spacing.all():
+            raise unreadable(path)
         image.SetSpacing([float(x) for x in spacing])
         image.SetOrigin([float(x) for x in lps[:3, 3]])
         image.SetDirection([float(x) for x in (lps[:3, :3] / spacing).ravel()])

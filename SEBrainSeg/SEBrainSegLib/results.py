@@ -31,7 +31,8 @@ IMAGE_ENDINGS = (
 
 def stem(path):
     """The name of an input without its folder and image ending; a DICOM folder's own name."""
-    name = Path(path).resolve().name
+    # Not resolve(): a link's own name and place are the user's, those of its target an archive's.
+    name = os.path.basename(os.path.abspath(path))
     for ending in IMAGE_ENDINGS:
         if name.lower().endswith(ending):
             return name[: -len(ending)]
@@ -48,6 +49,22 @@ def refuse_existing(paths):
     existing = [str(path) for path in paths.values() if path.exists()]
     if existing:
         raise SEBrainSegError(f"{existing[0]} exists; choose another folder with -o or replace it with --overwrite.")
+
+
+def check_writable(folder):
+    """Make the folder if need be; better to learn before a segmentation than after that nothing can be written there.
+
+    Raises:
+        SEBrainSegError: nothing can be written to it.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".sebrainseg-", dir=folder):
+            pass
+    except OSError as error:
+        raise SEBrainSegError(
+            f"Nothing can be written to {folder} ({error.strerror}); choose another with -o."
+        ) from None
 
 
 def write_volumes(volumes, path):
@@ -76,13 +93,8 @@ def write_results(image, segmentation, paths, overwrite=False):
         SEBrainSegError: a result exists, or the folder cannot be written to.
     """
     folder = paths[".csv"].parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
-    except OSError as error:
-        raise SEBrainSegError(
-            f"Nothing can be written to {folder} ({error.strerror}); choose another with -o."
-        ) from None
+    check_writable(folder)
+    beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
     try:
         made = {ending: beside / f"result{ending}" for ending in paths}
         seg_nrrd.write(segmentation.labels, made[".seg.nrrd"])

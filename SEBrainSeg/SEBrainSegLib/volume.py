@@ -1,4 +1,4 @@
-"""Volumes and their geometry: reading, the conformed volume (1 mm, RAS), slices, and the way back to the input's grid.
+"""Volumes and their geometry: the conformed volume (1 mm, RAS), its slices, and the way back to the input's grid.
 
 A volume is a ``SimpleITK.Image`` all the way, so that spacing, origin and direction travel with the voxels. Arrays of
 a conformed volume are indexed ``[S, A, R]``: the last index grows towards the patient's right, the middle one
@@ -81,7 +81,7 @@ def conform(image):
         finite.CopyInformation(image)
         image = finite
     ras = corners(image) * (-1.0, -1.0, 1.0)
-    size = [int(n) for n in np.floor(np.ptp(ras, axis=0) + 1e-3) + 1]
+    size = [int(n) for n in np.ceil(np.ptp(ras, axis=0) - 1e-3) + 1]
     if max(size) > LARGEST_SIDE:
         raise SEBrainSegError(
             f"The image is {max(size)} mm long, too large for a head; check the voxel spacing in its header."
@@ -116,7 +116,8 @@ def normalise(array):
     array = array - floor
     # Up to the ceiling, so that hot voxels do not lift the mean.
     inside = np.minimum(array[array > 1e-6 * (ceiling - floor)], ceiling - floor)
-    bright = float(np.percentile(inside[inside >= inside.mean()], 98))
+    # In float64: a float32 mean of equal values can lie above all of them.
+    bright = float(np.percentile(inside[inside >= inside.mean(dtype=np.float64) * (1 - 1e-6)], 98))
     return np.clip(array / bright, 0.0, 2.0)
 
 

@@ -22,11 +22,6 @@ def model_name(architecture, se, view):
     return f"{architecture}-{se}-{view}.pt"
 
 
-def bundled():
-    """Return the ``(architecture, se, view)`` of every bundled network."""
-    return [tuple(name[: -len(".pt")].split("-")) for name in checksums()]
-
-
 def checksums():
     """Return the SHA-256 of every bundled model file by name."""
     try:
@@ -60,9 +55,7 @@ def load(architecture, se, view):
             {key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()}
         )
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError):
-        raise SEBrainSegError(
-            f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again."
-        ) from None
+        raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
     return network.eval()
 
 

@@ -32,6 +32,11 @@ def dice_of_structures(found, truth):
         return 2 * overlap[labels] / total[labels]
 
 
+def name_of(path):
+    """The NAME of ``NAME_t1.nii.gz``."""
+    return path.name[: -len("_t1.nii.gz")]
+
+
 def main():
     """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -43,22 +48,22 @@ def main():
     chosen = parser.parse_args()
     paths = sorted(chosen.folder.glob("*_t1.nii.gz"))
     if chosen.names:
-        paths = [path for path in paths if path.name.split("_")[0] in chosen.names]
+        paths = [path for path in paths if name_of(path) in chosen.names]
     if not paths:
         sys.exit(f"{chosen.folder} holds no NAME_t1.nii.gz with NAME_structures.nii.gz.")
     scores = {}
     print("| scan | " + " | ".join(chosen.se) + " |\n|---|" + "---|" * len(chosen.se))
     for path in paths:
         image = sitk.ReadImage(str(path))
-        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(path).replace("_t1.", "_structures.")))
-        name = path.name.split("_")[0]
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_name(f"{name_of(path)}_structures.nii.gz"))))
+        name = name_of(path)
         for se in chosen.se:
             found = segment(image, architecture=chosen.architecture, se=se).labels
             scores[name, se] = dice_of_structures(sitk.GetArrayFromImage(found), truth)
         print(f"| {name} | " + " | ".join(f"{np.nanmean(scores[name, se]):.3f}" for se in chosen.se) + " |", flush=True)
     print("\n| structure | " + " | ".join(chosen.se) + " |\n|---|" + "---|" * len(chosen.se))
     for index, structure in enumerate(structures()):
-        means = [np.nanmean([scores[path.name.split("_")[0], se][index] for path in paths]) for se in chosen.se]
+        means = [np.nanmean([scores[name_of(path), se][index] for path in paths]) for se in chosen.se]
         print(f"| {structure.name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
     if chosen.csv:
         with open(chosen.csv, "w", newline="", encoding="utf-8") as file:

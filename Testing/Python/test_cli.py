@@ -77,6 +77,49 @@ def test_one_bad_file_does_not_stop_the_others(scan, tmp_path, capsys):
     assert len(os.listdir(tmp_path / "out")) == 4
 
 
+def test_an_unexpected_failure_does_not_stop_the_others(scan, tmp_path, monkeypatch, capsys):
+    twin = tmp_path / "second.nii.gz"
+    twin.write_bytes(scan.read_bytes())
+    calls = []
+
+    class FailsOnce(ByIntensity):
+        def forward(self, x):
+            calls.append(1)
+            if len(calls) == 1:
+                raise RuntimeError("can't allocate memory")
+            return super().forward(x)
+
+    network = FailsOnce()
+    monkeypatch.setattr(zoo, "load", lambda *_: network)
+    assert cli.main([str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    errors = capsys.readouterr().err
+    assert "can't allocate memory" in errors and "Traceback" not in errors
+    assert (tmp_path / "out" / f"second{SUFFIX}.csv").exists()
+
+
+def test_a_broken_input_does_not_reserve_its_name(scan, tmp_path):
+    broken = tmp_path / "bad" / scan.name
+    broken.parent.mkdir()
+    broken.write_bytes(b"nothing")
+    assert cli.main([str(broken), str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert (tmp_path / "out" / f"a scan, größer{SUFFIX}.csv").exists()
+
+
+def test_a_linked_scan_gets_its_results_beside_the_link(scan, tmp_path):
+    link = tmp_path / "subject" / "sub-01_T1w.nii.gz"
+    link.parent.mkdir()
+    link.symlink_to(scan)
+    assert cli.main([str(link), "--device", "cpu"]) == 0
+    assert (link.parent / f"sub-01_T1w{SUFFIX}.csv").exists()
+
+
+def test_a_folder_that_cannot_be_made_is_told_before_segmenting(scan, tmp_path, network, capsys):
+    (tmp_path / "file").write_text("in the way")
+    assert cli.main([str(scan), "-o", str(tmp_path / "file" / "out"), "--device", "cpu"]) == 1
+    shown = capsys.readouterr().err
+    assert "choose another with -o" in shown and "Segmenting" not in shown
+
+
 def test_two_inputs_of_one_name_do_not_replace_each_other(scan, tmp_path, capsys):
     twin = tmp_path / "other" / scan.name
     twin.parent.mkdir()
@@ -189,6 +232,10 @@ def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
     found = read(folder)
     assert found.GetSize() == (9, 8, 6) and found.GetSpacing() == pytest.approx((1, 1, 2))
     np.testing.assert_array_equal(sitk.GetArrayFromImage(found), sitk.GetArrayFromImage(image))
+    (folder / "1.2.3.4-002.dcm").rename(tmp_path / "kept.dcm")
+    with pytest.raises(SEBrainSegError, match="slice is missing"):
+        read(folder)
+    (tmp_path / "kept.dcm").rename(folder / "1.2.3.4-002.dcm")
     dicom_series(folder, 6, "1.2.3.5", image)
     with pytest.raises(SEBrainSegError, match="2 DICOM series"):
         read(folder)

@@ -158,6 +158,20 @@ def test_a_header_that_is_kilometres_wrong_is_refused():
         conform(image)
 
 
+def test_a_plain_object_on_black_is_scaled_to_one():
+    array = np.zeros((40, 40, 40), np.float32)
+    array[10:30, 10:30, 10:30] = 0.1
+    assert normalise(array).max() == pytest.approx(1.0)
+
+
+def test_the_conformed_grid_reaches_the_last_plane_of_the_input():
+    labels = image_with_affine(np.full((60, 60, 60), 7, np.uint8), np.diag([0.83, 0.83, 0.83, 1.0]))
+    conformed = conform(labels)
+    everywhere = sitk.Image(conformed.GetSize(), sitk.sitkUInt8) + 7
+    everywhere.CopyInformation(conformed)
+    assert (sitk.GetArrayFromImage(restore(everywhere, labels)) == 7).all()
+
+
 def test_a_constant_volume_is_refused():
     with pytest.raises(SEBrainSegError, match="same value"):
         normalise(np.full((20, 20, 20), 7.0))

@@ -79,7 +79,7 @@ def test_checksums_are_those_of_the_files(models):
     with open(models / "checksums.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [["file", "sha256"], [NAME, hashlib.sha256((models / NAME).read_bytes()).hexdigest()]]
-    assert zoo.bundled() == [("unet", "scse", "coronal")]
+    assert list(zoo.checksums()) == ["unet-scse-coronal.pt"]
 
 
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9999])

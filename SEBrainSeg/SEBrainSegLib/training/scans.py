@@ -51,7 +51,7 @@ class LabelledScan:
     """
 
     def __init__(self, image_path, labels_path, margin=32):
-        self.name = Path(image_path).name.split("_")[0]
+        self.name = Path(image_path).name[: -len("_t1.nii.gz")]
         image = sitk.ReadImage(str(image_path))
         array = normalise(sitk.GetArrayFromImage(conform(image)))
         label_image = sitk.ReadImage(str(labels_path))

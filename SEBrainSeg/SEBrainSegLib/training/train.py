@@ -10,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..networks import NETWORKS
+from ..structures import IGNORED
 from ..volume import VIEWS
 from .batches import Batches
 from .losses import combined_loss
@@ -58,10 +59,10 @@ def held_out_dice(network, scans, view, device, stride=8):
                 network(batch[:, None, :rows, :columns].to(device)).argmax(dim=1).cpu() for batch in images.split(8)
             ]
         found, truth = torch.cat(found).numpy(), truth[:, :rows, :columns]
-        scored = truth != 255
+        scored = truth != IGNORED
         overlap += np.bincount(truth[scored & (found == truth)], minlength=256)
         volumes += np.bincount(truth[scored], minlength=256) + np.bincount(found[scored], minlength=256)
-    present = np.flatnonzero(volumes[1:255]) + 1
+    present = np.flatnonzero(volumes[1:IGNORED]) + 1
     network.train()
     return float((2 * overlap[present] / volumes[present]).mean())
 
