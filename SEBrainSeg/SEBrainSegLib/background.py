@@ -31,7 +31,10 @@ class Process(Protocol):
         """Start it; ``environment`` maps names to values and is added to this process's own."""
 
     def kill(self):
-        """End it at once and return when it is gone; ``on_end`` is called before that."""
+        """End it at once and return when it is gone; ``on_end`` is called before that.
+
+        What it started in its turn, such as Python by the launcher PythonSlicer, is not waited for.
+        """
 
 
 class BackgroundSegmentation:
@@ -86,7 +89,10 @@ class BackgroundSegmentation:
         self.process.start(str(self.python), arguments, environment)
 
     def cancel(self):
-        """End the run, if there is one; the child is gone and its files are deleted when this returns."""
+        """End the run, if there is one; its files are deleted and the child is gone when this returns.
+
+        Where the child is a launcher, Python itself notices that its stdin closed and ends soon after.
+        """
         if self.running:
             self.was_cancelled = True
             self.process.kill()
@@ -136,7 +142,9 @@ class BackgroundSegmentation:
         """One sentence for an end that the child did not explain."""
         if status is None:
             return "The segmentation process could not run or was ended from outside, perhaps because memory ran out."
-        return f"The segmentation process ended unexpectedly (exit status {status}); the application log says more."
+        # A launcher's answer for a Python that was killed; of its own accord the child gives 1 only with a reason.
+        cause = ", perhaps because memory ran out" if status in (1, 137) else ""
+        return f"The segmentation process ended unexpectedly (exit status {status}){cause}; see the application log."
 
     def clean(self):
         """Delete the files of the run."""

@@ -25,7 +25,10 @@ class QtProcess:
         self.process.start(program, arguments)
 
     def kill(self):
-        """End it at once; see :class:`~.background.Process`."""
+        """End it at once; see :class:`~.background.Process`.
+
+        With the process its stdin closes: by that a Python which it only launched ends, a moment later.
+        """
         self.process.kill()
         self.process.waitForFinished(10000)
 

@@ -9,9 +9,9 @@ from .errors import SEBrainSegError
 
 MGH_ENDINGS = (".mgh", ".mgz")
 
-# ITK's note of how far slices are from an even spacing, in mm, and how much of it is rounding.
-UNEVEN = "ITK_non_uniform_sampling_deviation"
+# How far the distances of DICOM slices may differ, in mm: rounding in their headers, but no missing slice.
 TOLERANCE = 0.1
+POSITION = "0020|0032"
 
 
 def read(path):
@@ -67,13 +67,22 @@ def read_dicom(folder):
         raise SEBrainSegError(f"{folder} holds {len(series)} DICOM series; put the T1 series into a folder of its own.")
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
+    reader.MetaDataDictionaryArrayUpdateOn()
     try:
         image = reader.Execute()
     except RuntimeError:
         raise SEBrainSegError(f"The DICOM series in {folder} cannot be read as one volume; export it again.") from None
-    if image.HasMetaDataKey(UNEVEN) and float(image.GetMetaData(UNEVEN)) > TOLERANCE:
+    if unevenness(reader, len(reader.GetFileNames())) > TOLERANCE:
         raise SEBrainSegError(f"The slices in {folder} are unevenly spaced: a slice is missing; export all of them.")
     return image
+
+
+def unevenness(reader, count):
+    """Return by how much, in mm, the distances between neighbouring slices of a series that was read differ."""
+    if count < 3 or not all(reader.HasMetaDataKey(number, POSITION) for number in range(count)):
+        return 0.0
+    positions = np.array([reader.GetMetaData(number, POSITION).split("\\") for number in range(count)], float)
+    return float(np.ptp(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
 
 
 def read_mgh(path):

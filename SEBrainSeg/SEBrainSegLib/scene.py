@@ -3,6 +3,8 @@
 The only file of the library that needs Slicer; the core never imports it.
 """
 
+import zlib
+
 import numpy as np
 import SimpleITK as sitk
 import slicer
@@ -57,6 +59,27 @@ def problem(volume):
     return ""
 
 
+def refuse_unusable(volume):
+    """Raise SEBrainSegError for a volume node with a :func:`problem`."""
+    reason = problem(volume)
+    if reason:
+        raise SEBrainSegError(reason)
+
+
+def voxels_of(volume):
+    """Return what tells the voxels of a volume node from others: size, type and checksum.
+
+    Not the time of their modification, which also moves when nothing has changed.
+
+    Raises:
+        SEBrainSegError: see :func:`problem`.
+    """
+    refuse_unusable(volume)
+    data = volume.GetImageData()
+    voxels = vtk_to_numpy(data.GetPointData().GetScalars())
+    return data.GetDimensions(), str(voxels.dtype), zlib.crc32(np.ascontiguousarray(voxels))
+
+
 def image_of(volume):
     """Copy a volume node to a ``SimpleITK.Image``.
 
@@ -66,8 +89,7 @@ def image_of(volume):
     Raises:
         SEBrainSegError: see :func:`problem`.
     """
-    if problem(volume):
-        raise SEBrainSegError(problem(volume))
+    refuse_unusable(volume)
     data = volume.GetImageData()
     voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
     image = sitk.GetImageFromArray(voxels)
@@ -79,16 +101,17 @@ def image_of(volume):
     return image
 
 
-def add_segmentation(volume, labels, title):
+def add_segmentation(volume, labels, title, voxels=None):
     """Add a segmentation node for a volume node: 31 segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
-    and stands beside it in the subject hierarchy. Nothing else in the scene changes.
+    and stands beside it in the subject hierarchy. Nothing else in the scene changes, and nothing at all on an error.
 
     Args:
         volume: the volume node that was segmented.
         labels: uint8 ``SimpleITK.Image`` of FreeSurfer ids, voxel by voxel those of ``volume``.
         title: what segmented it, as in ``"U-Net scSE"``; part of the node's name.
+        voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
 
     Returns:
         the ``vtkMRMLSegmentationNode``.
@@ -99,7 +122,8 @@ def add_segmentation(volume, labels, title):
     scene, data = volume.GetScene(), volume.GetImageData()
     if scene is None:
         raise SEBrainSegError(f"The volume '{volume.GetName()}' was removed during the segmentation.")
-    if data is None or data.GetDimensions() != labels.GetSize():
+    fits = data is not None and data.GetDimensions() == labels.GetSize() and not problem(volume)
+    if not fits or voxels not in (None, voxels_of(volume)):
         raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
     name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
@@ -110,6 +134,11 @@ def add_segmentation(volume, labels, title):
         fill(node.GetSegmentation(), shared_labelmap(volume, labels))
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         stand_beside(volume, node)
+    except BaseException:
+        for half_made in (node.GetDisplayNode(), node):
+            if half_made is not None:
+                scene.RemoveNode(half_made)
+        raise
     finally:
         node.EndModify(modified)
     return node

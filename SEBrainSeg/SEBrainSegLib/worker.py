@@ -7,7 +7,8 @@ volume and writes its labels. It tells how it goes in lines of JSON on stdout, o
 - ``{"error": "..."}``, one sentence, followed by exit status 1,
 - ``{"done": true, "device": "cpu"}``, followed by exit status 0.
 
-Its stdin says that the parent lives: once that closes, the process ends. Cancelling it is killing it.
+Its stdin says that the parent lives: once that closes, the process ends. It is cancelled by killing it or, where a
+launcher stands between, by killing that, which closes its stdin.
 """
 
 import argparse
@@ -40,7 +41,7 @@ def take_stdout():
 
 
 def end_with_parent():
-    """End this process as soon as its stdin closes, in whatever state it is."""
+    """End this process once its stdin closes: soon, but not before a library lets Python's other threads run."""
 
     def watch():
         # os.read and not sys.stdin: a lock held on sys.stdin would abort the interpreter at its ordinary end.
