@@ -240,10 +240,10 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             if not slicer.mrmlScene.IsNodePresent(volume):
                 raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
             self.segmentedWith, self.segmentedVoxels = parameters, self.logic.voxelsOf(volume)
-            self.run.start(self.logic.imageOf(volume), parameters)
             self.segmentedVolume = volume
+            self.run.start(self.logic.imageOf(volume), parameters)
         except SEBrainSegError as error:
-            self.outcome = str(error)
+            self.segmentedVolume, self.outcome = None, str(error)
         finally:
             self.starting = False
             self.update()
@@ -257,9 +257,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def onFinished(self, labels, device):
         try:
-            node = self.logic.addSegmentation(
-                self.segmentedVolume, labels, self.segmentedWith, self.segmentedVoxels
-            )
+            node = self.logic.addSegmentation(self.segmentedVolume, labels, self.segmentedWith, self.segmentedVoxels)
         except SEBrainSegError as error:
             self.show(str(error))
         except Exception as error:

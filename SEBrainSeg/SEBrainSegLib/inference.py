@@ -136,12 +136,17 @@ def classify(network, array, view, device, batch_done):
 
 
 def keep_largest(classes):
-    """Keep the largest connected piece of all that is labelled: a brain is one piece, what lies apart is not brain."""
-    pieces = sitk.ConnectedComponent(sitk.GetImageFromArray((classes > 0).astype(np.uint8)))
+    """Keep the largest piece of all that is labelled, and nothing that hangs on it by a sheet of under 5 mm.
+
+    A brain is one piece; labels apart from it, or joined to it by a film of scalp, are not brain.
+    """
+    labelled = sitk.GetImageFromArray((classes > 0).astype(np.uint8))
+    pieces = sitk.ConnectedComponent(sitk.BinaryErode(labelled, [2, 2, 2]))
     sizes = np.bincount(sitk.GetArrayViewFromImage(pieces).ravel())
     if len(sizes) < 2:
         return classes
-    return classes * (sitk.GetArrayViewFromImage(pieces) == 1 + np.argmax(sizes[1:]))
+    brain = sitk.BinaryDilate(pieces == 1 + int(np.argmax(sizes[1:])), [4, 4, 4])
+    return classes * sitk.GetArrayViewFromImage(brain)
 
 
 def volumes_of(labels):

@@ -132,12 +132,17 @@ def test_a_volume_without_a_brain_is_refused_not_invented(network):
         segment(image, device="cpu")
 
 
-def test_pieces_apart_from_the_brain_are_dropped():
-    classes = np.zeros((30, 30, 30), np.uint8)
-    classes[5:20, 5:20, 5:20] = 7
-    classes[25:28, 25:28, 25:28] = 3
+def test_pieces_apart_from_the_brain_or_joined_by_a_film_are_dropped():
+    classes = np.zeros((60, 60, 60), np.uint8)
+    classes[5:40, 5:40, 5:40] = 7
+    classes[50:58, 50:58, 50:58] = 3  # apart
+    classes[10:30, 10:30, 40:50] = 0
+    classes[20:22, 10:30, 40:52] = 2  # a film that leads to ...
+    classes[10:30, 10:30, 50:58] = 2  # ... a piece of face
     kept = inference.keep_largest(classes)
-    assert (kept == 7).sum() == 15**3 and (kept == 3).sum() == 0
+    assert (kept == 7).sum() == 35**3
+    assert (kept == 3).sum() == 0
+    assert (kept[:, :, 48:] == 2).sum() == 0
 
 
 @pytest.mark.parametrize(

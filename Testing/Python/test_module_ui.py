@@ -7,6 +7,7 @@ import sys
 import time
 import types
 import typing
+import unittest
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 
@@ -96,15 +97,16 @@ def parameterNodeWrapper(wrapped):
 
     class Wrapper:
         def __init__(self, store):
-            self.__dict__["store"] = store
+            self.__dict__.update(store=store, parameterNode=store, bound={}, updating=False)
 
         def __getattr__(self, name):
             return self.store.values.get(name, defaults[name]) if name in fields else super().__getattribute__(name)
 
         def __setattr__(self, name, value):
             assert value is None or isinstance(value, fields[name])
-            self.store.values[name] = value
-            self.store.observed.Modified()
+            if value != getattr(self, name):
+                self.store.values[name] = value
+                self.store.observed.Modified()
 
         def AddObserver(self, event, callback, priority=0.0):
             return self.store.observed.AddObserver(event, callback, priority)
@@ -113,23 +115,45 @@ def parameterNodeWrapper(wrapped):
             self.store.observed.RemoveObserver(tag)
 
         def connectGui(self, gui):
-            for widget in vars(gui).values():
-                name = widget.property("SlicerParameterName")
-                if name is not None:
-                    assert name in fields, f"{name} is no parameter"
-                    if issubclass(fields[name], enum.Enum):
-                        self.bind(widget, name)
-            return 1
+            # As Slicer's: the tag is not returned.
+            widgets = {widget.property("SlicerParameterName"): widget for widget in vars(gui).values()}
+            self.connectParametersToGui({name: widget for name, widget in widgets.items() if name})
 
-        def bind(self, widget, name):
+        def connectParametersToGui(self, mapping):
+            tag = len(self.bound)
+            assert set(mapping) <= set(fields), "a name that is no parameter"
+            enums = {name: widget for name, widget in mapping.items() if issubclass(fields[name], enum.Enum)}
+            # As Slicer's: whatever is still bound to a list hears of its being cleared and filled.
+            for name, widget in enums.items():
+                widget.clear()
+                for choice in fields[name]:
+                    widget.addItem(choice.label())
+            self.bound[tag] = {name: (widget, self.listen(name, widget)) for name, widget in enums.items()}
+            self.store.observed.AddObserver("ModifiedEvent", lambda caller, event: self.show())
+            return tag
+
+        def listen(self, name, widget):
             choices = list(fields[name])
-            widget.clear()
-            widget.addItems([choice.label() for choice in choices])
+
+            def changed(index):
+                if not self.updating:
+                    setattr(self, name, choices[index])
+
             widget.setCurrentIndex(choices.index(getattr(self, name)))
-            widget.currentIndexChanged.connect(lambda index: setattr(self, name, choices[index]))
+            widget.currentIndexChanged.connect(changed)
+            return changed
+
+        def show(self):
+            self.__dict__["updating"] = True
+            for widgets in self.bound.values():
+                for name, (widget, _) in widgets.items():
+                    widget.setCurrentIndex(list(fields[name]).index(getattr(self, name)))
+            self.__dict__["updating"] = False
 
         def disconnectGui(self, tag):
-            assert tag == 1
+            for widget, changed in self.bound.get(tag, {}).values():
+                widget.currentIndexChanged.disconnect(changed)
+            self.bound[tag] = {}
 
     Wrapper.fields = fields
     return Wrapper
@@ -156,6 +180,13 @@ class ScriptedLoadableModuleLogic:
 
     def getParameterNode(self):
         return type(self).store
+
+
+class ScriptedLoadableModuleTest(unittest.TestCase):
+    said = None
+
+    def delayDisplay(self, message):
+        ScriptedLoadableModuleTest.said = message
 
 
 class VTKObservationMixin:
@@ -197,7 +228,7 @@ def module(application, monkeypatch):
         ScriptedLoadableModule=ScriptedLoadableModule,
         ScriptedLoadableModuleWidget=ScriptedLoadableModuleWidget,
         ScriptedLoadableModuleLogic=ScriptedLoadableModuleLogic,
-        ScriptedLoadableModuleTest=object,
+        ScriptedLoadableModuleTest=ScriptedLoadableModuleTest,
     )
     monkeypatch.setitem(sys.modules, "qt", QtCore)
     monkeypatch.setitem(sys.modules, "slicer.util", util)
@@ -339,6 +370,67 @@ def test_a_loaded_volume_is_chosen_on_entering(widget):
     assert widget.parameterNode.volume is node and widget.ui.applyButton.enabled
 
 
+def test_what_cannot_be_segmented_is_not_chosen_on_entering(widget):
+    for kind in ("LabelMapVolume", "VectorVolume", "ScalarVolume"):
+        node = slicer.mrmlScene.AddNewNodeByClass(f"vtkMRML{kind}Node", f"Other {kind}")
+        node.SetAndObserveImageData(volume().GetImageData())
+        slicer.mrmlScene.RemoveNode(slicer.mrmlScene.GetFirstNodeByName("T1"))
+        node.SetHideFromEditors(kind == "ScalarVolume")
+    slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
+    widget.enter()
+    assert widget.parameterNode.volume is None
+    node = volume()
+    widget.enter()
+    assert widget.parameterNode.volume is node
+
+
+def choose(widget):
+    widget.ui.seComboBox.setCurrentText("sSE")
+    widget.ui.deviceComboBox.setCurrentText("CPU")
+
+
+def chosen(widget):
+    """What the panel shows, which is what the node holds."""
+    shown = widget.ui.seComboBox.currentText, widget.ui.deviceComboBox.currentText
+    assert shown == (widget.parameterNode.se.label(), widget.parameterNode.device.label())
+    return shown
+
+
+def test_entering_keeps_the_choices(widget):
+    widget.enter()
+    assert chosen(widget) == ("scSE", "Automatic")
+    choose(widget)
+    widget.enter()
+    assert chosen(widget) == ("sSE", "CPU")
+    widget.exit()
+    widget.enter()
+    assert chosen(widget) == ("sSE", "CPU")
+
+
+def test_entering_anew_binds_nothing_twice(widget):
+    bound = widget.parameterNode
+    widget.enter()
+    assert widget.parameterNode is bound
+
+
+def test_a_binding_that_cannot_be_undone_keeps_the_choices(widget, monkeypatch):
+    monkeypatch.setattr(type(widget.parameterNode), "disconnectGui", lambda self, tag: None)
+    choose(widget)
+    widget.exit()
+    widget.enter()
+    assert chosen(widget) == ("sSE", "CPU")
+
+
+def test_the_choices_of_a_closed_scene_are_let_go(widget):
+    old = widget.parameterNode
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.StartCloseEvent)
+    ScriptedLoadableModuleLogic.store = types.SimpleNamespace(values={}, observed=vtk.vtkObject())
+    slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndCloseEvent)
+    choose(widget)
+    assert chosen(widget) == ("sSE", "CPU")
+    assert old.se.label() == "scSE"
+
+
 def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
     widget.parameterNode.volume = volume()
     widget.ui.seComboBox.setCurrentText("cSE")
@@ -357,6 +449,16 @@ def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
     assert node.GetName() in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
     assert widget.ui.progressBar.isHidden()
+
+
+def test_labels_of_other_voxels_are_not_shown(widget, tmp_path):
+    node = volume()
+    widget.parameterNode.volume = node
+    widget.ui.applyButton.click()
+    node.GetImageData().GetPointData().GetScalars().Fill(6)
+    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    assert "was changed during the segmentation; segment it again" in widget.ui.statusLabel.text
+    assert segmentations() == 0 and widget.ui.applyButton.enabled
 
 
 def test_cancel_leaves_nothing(widget):
@@ -432,6 +534,56 @@ def test_pytorch_is_asked_for_when_needed_and_a_refusal_is_said(widget, module, 
     assert "Extensions Manager" in widget.ui.statusLabel.text
 
 
+def test_apply_waits_for_the_installation_of_pytorch(widget):
+    seen = []
+
+    def install():
+        seen.append((widget.ui.applyButton.enabled, widget.ui.inputsCollapsibleButton.enabled, Run.made.running))
+        assert widget.ui.statusLabel.text == "Starting..."
+        if len(seen) == 1:
+            widget.onApply()
+
+    widget.logic.ensureTorch = install
+    widget.parameterNode.volume = volume()
+    widget.ui.applyButton.click()
+    assert seen == [(False, False, False)]
+    assert Run.made.running and widget.ui.cancelButton.enabled
+
+
+def test_apply_can_be_pressed_again_after_an_unforeseen_failure(widget):
+    widget.logic.ensureTorch = lambda: 1 / 0
+    widget.parameterNode.volume = volume()
+    with pytest.raises(ZeroDivisionError):
+        widget.onApply()
+    assert widget.ui.applyButton.enabled
+
+
+def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
+    node = volume()
+    widget.logic.ensureTorch = lambda: slicer.mrmlScene.RemoveNode(node)
+    widget.parameterNode.volume = node
+    widget.ui.applyButton.click()
+    assert Run.made.started is None and "removed" in widget.outcome
+
+
+# The test inside of Slicer -------------------------------------------------------------------------------------------
+
+
+def test_slicers_own_test_installs_nothing(module, monkeypatch):
+    def asked(self):
+        raise AssertionError("PyTorch was asked for")
+
+    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module.SEBrainSegLogic, "ensureTorch", asked)
+    util = vars(slicer.util)
+    monkeypatch.setitem(util, "loadVolume", lambda path: volume())
+    result = unittest.TestResult()
+    module.SEBrainSegTest("test_sampleIsSegmented").run(result)
+    assert result.wasSuccessful() and "PyTorch is not installed" in result.skipped[0][1]
+    module.SEBrainSegTest().runTest()
+    assert "PyTorch is not installed" in ScriptedLoadableModuleTest.said
+
+
 # The call from the Python console ------------------------------------------------------------------------------------
 
 
@@ -458,6 +610,7 @@ def test_the_console_call_refuses_in_words(module):
 
 def test_the_whole_path_with_a_real_child_process(module, application, monkeypatch):
     # An even volume: the child must read it, find nothing to segment in it and say so.
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)  # The Python of the tests, not some Slicer's.
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     widget.parameterNode.volume = volume()

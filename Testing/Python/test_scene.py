@@ -310,6 +310,30 @@ def test_unusable_volumes_are_refused_in_words(scene):
     assert "several values" in scene_of_slicer.problem(colour)
 
 
+def test_labels_of_other_voxels_are_not_shown(scene):
+    volume = volume_node(scene)
+    labels, voxels = labels_like(scene_of_slicer.image_of(volume)), scene_of_slicer.voxels_of(volume)
+    volume.GetImageData().GetPointData().GetScalars().Modified()  # in time only
+    assert scene_of_slicer.add_segmentation(volume, labels, "U-Net", voxels) is not None
+    volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
+    with pytest.raises(SEBrainSegError, match="was changed during the segmentation; segment it again"):
+        scene_of_slicer.add_segmentation(volume, labels, "U-Net", voxels)
+    assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
+
+
+def test_an_error_leaves_nothing_half_made(scene, monkeypatch):
+    def fails(segmentation, labelmap):
+        raise MemoryError
+
+    volume = volume_node(scene)
+    labels = labels_like(scene_of_slicer.image_of(volume))
+    monkeypatch.setattr(scene_of_slicer, "fill", fails)
+    with pytest.raises(MemoryError):
+        scene_of_slicer.add_segmentation(volume, labels, "U-Net")
+    for kind in ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode"):
+        assert scene.GetNumberOfNodesByClass(kind) == 0
+
+
 def test_labels_of_a_volume_that_changed_are_not_shown(scene):
     volume = volume_node(scene)
     labels = labels_like(scene_of_slicer.image_of(volume))

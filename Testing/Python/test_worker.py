@@ -189,6 +189,14 @@ def test_a_child_that_leaves_without_a_word(library, temporary, image, monkeypat
     assert kind == "failed" and "exit status 7" in sentence
 
 
+@pytest.mark.parametrize("status, hinted", [(1, True), (137, True), (7, False)])
+def test_memory_is_mentioned_where_a_launcher_hides_the_kill(silent, status, hinted):
+    silent.run.process.on_output(b'{"progress": 0.1, "message": "Loading PyTorch"}\n')
+    silent.run.process.on_end(status)
+    kind, sentence = silent.outcome()
+    assert kind == "failed" and f"exit status {status}" in sentence and ("memory" in sentence) == hinted
+
+
 def test_cancel_ends_the_child_and_removes_its_files(library, temporary, image, monkeypatch):
     monkeypatch.setenv("STAND_IN", "sleep")
     listener = Listener()
@@ -360,6 +368,24 @@ def test_qprocess_is_cancelled_at_once(library, temporary, image, qt_process, mo
     listener.run.cancel()
     assert listener.outcome() == ("cancelled",)
     assert not list(temporary.iterdir())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a shell script")
+def test_python_ends_with_its_launcher(library, temporary, image, qt_process, monkeypatch, tmp_path):
+    monkeypatch.setenv("STAND_IN", "sleep")
+    launcher, gone = tmp_path / "PythonSlicer", tmp_path / "gone"
+    launcher.write_text(f"""#!/bin/sh
+exec 3<&0
+( "{sys.executable}" "$@" <&3; : > "{gone}" ) &
+wait
+""")
+    launcher.chmod(0o755)
+    listener = Listener(qt_process[0], launcher)
+    listener.run.start(image, Parameters())
+    until(qt_process[1], lambda: (0.25, "Segmenting coronal slices") in listener.told)
+    listener.run.cancel()
+    assert listener.outcome() == ("cancelled",)
+    until(qt_process[1], gone.exists, 30)
 
 
 def test_qprocess_that_cannot_start(library, temporary, image, qt_process, tmp_path):
