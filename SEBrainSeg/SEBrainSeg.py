@@ -179,8 +179,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def bind(self, parameterNode):
         """Bind the widgets that name a parameter; returns the tag with which to unbind them."""
-        widgets = {widget.property("SlicerParameterName"): widget for widget in vars(self.ui).values()}
-        widgets.pop(None, None)
+        named = ((widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values())
+        widgets = {name: widget for name, widget in named if name}
         se, device = parameterNode.se, parameterNode.device
         # Not connectGui(), which keeps the tag to itself: the widgets would stay bound for good.
         tag = parameterNode.connectParametersToGui(widgets)
