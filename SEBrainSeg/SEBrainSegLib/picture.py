@@ -70,10 +70,10 @@ def picture(image, labels):
     colors = np.zeros((256, 3))
     for structure in structures():
         colors[structure.label] = structure.color
-    rows = []
+    positions, rows = positions_of_interest(labels), []
     for overlaid in (False, True):
         panels = []
-        for view, position in positions_of_interest(labels).items():
+        for view, position in positions.items():
             panel = slice_of(scan, view, position)[..., None].repeat(3, axis=-1) * 255
             if overlaid:
                 label = slice_of(labels, view, position)

@@ -37,26 +37,29 @@ def load(architecture, se, view):
     Raises:
         SEBrainSegError: there is no such network, or its file is missing or damaged.
     """
-    name = model_name(architecture, se, view)
-    if name not in checksums():
-        choices = ", ".join(model[: -len(".pt")] for model in checksums())
+    name, listed = model_name(architecture, se, view), checksums()
+    if name not in listed:
+        choices = ", ".join(model[: -len(".pt")] for model in listed)
         raise SEBrainSegError(f"There is no bundled network {name[: -len('.pt')]}; choose one of {choices}.")
     try:
         content = resource(f"Models/{name}").read_bytes()
     except OSError:
         raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
-    if hashlib.sha256(content).hexdigest() != checksums()[name]:
+    if hashlib.sha256(content).hexdigest() != listed[name]:
         raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
     try:
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         configuration = dict(stored["configuration"])
         network = NETWORKS[configuration.pop("architecture")](**configuration)
-        network.load_state_dict(
-            {key: value.float() if value.is_floating_point() else value for key, value in stored["weights"].items()}
-        )
+        network.load_state_dict(full_precision(stored["weights"]))
     except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError):
         raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
     return network.eval()
+
+
+def full_precision(weights):
+    """Return a model file's weights as a float32 state dict; batch norm's counters stay integers."""
+    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
 
 
 def write(network, configuration, path):

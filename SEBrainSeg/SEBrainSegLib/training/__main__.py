@@ -10,7 +10,7 @@ from ..networks import NETWORKS
 from ..recalibration import VARIANTS
 from ..structures import structures
 from ..volume import VIEWS
-from ..zoo import list_checksums, model_name, write
+from ..zoo import full_precision, list_checksums, model_name, write
 from .scans import head_labels, labelled_scans
 from .train import TimeUp, train
 
@@ -55,7 +55,7 @@ def main(argv=None):
     initial = None
     if chosen.start_from:
         stored = torch.load(chosen.start_from, map_location="cpu", weights_only=True)["weights"]
-        initial = {name: value.float() if value.is_floating_point() else value for name, value in stored.items()}
+        initial = full_precision(stored)
     try:
         network = train(
             configuration,
