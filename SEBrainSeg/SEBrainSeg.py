@@ -10,6 +10,7 @@ import sys
 import unittest
 import urllib.parse
 import urllib.request
+from dataclasses import asdict
 
 import slicer
 import vtk
@@ -25,8 +26,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
+from SEBrainSegLib import user_models
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Device, Parameters, Variant
+from SEBrainSegLib.parameters import Architecture, Device, Parameters, Protocol, Variant, View
 from SEBrainSegLib.resources import resource
 
 SAMPLE = "SampleData/colin27_t1.nii.gz"
@@ -44,7 +46,7 @@ class SEBrainSeg(ScriptedLoadableModule):
         self.parent.contributors = ["SEBrainSeg contributors"]
         self.parent.helpText = _(
             "Segments 31 structures of the brain in a T1-weighted MR scan of a head with a fully convolutional network "
-            "that is recalibrated by squeeze & excitation blocks."
+            "that is recalibrated by squeeze & excitation blocks; or whatever a network of yours was trained for."
         )
         self.parent.acknowledgementText = _(
             "The networks follow A. G. Roy, N. Navab and C. Wachinger: Recalibrating Fully Convolutional Networks with "
@@ -73,12 +75,20 @@ class SEBrainSegParameterNode:
     """What is chosen in the module; stored with the scene.
 
     volume: the scan to segment.
+    architecture: the bundled network.
     se: the squeeze & excitation variant.
+    view: the direction of slicing.
+    protocol: whose convention of drawing the structures to follow.
+    model: name of a user-trained model to take in place of the bundled networks, or "".
     device: where the network runs.
     """
 
     volume: vtkMRMLScalarVolumeNode
+    architecture: Architecture = Architecture.UNET
     se: Variant = Variant.SCSE
+    view: View = View.CORONAL
+    protocol: Protocol = Protocol.FREESURFER
+    model: str = ""
     device: Device = Device.AUTO
 
 
@@ -93,6 +103,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.parameterNode = None
         self.parameterNodeGuiTag = None
         self.observedVolume = None
+        self.networks = []
         self.segmentedVolume = None
         self.segmentedVoxels = None
         self.segmentedWith = None
@@ -118,6 +129,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             failed=self.onFailed,
             cancelled=self.onCancelled,
         )
+        self.ui.networkComboBox.currentIndexChanged.connect(self.onNetwork)
         self.ui.applyButton.clicked.connect(self.onApply)
         self.ui.cancelButton.clicked.connect(self.onCancel)
         scene = slicer.mrmlScene
@@ -161,6 +173,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         # Every call gives another wrapper; what counts is the node within.
         if self.parameterNode is None or self.parameterNode.parameterNode is not parameterNode.parameterNode:
             self.setParameterNode(parameterNode)
+        self.listNetworks()
         if self.parameterNode.volume is None:
             self.parameterNode.volume = self.logic.firstVolume()
 
@@ -181,12 +194,54 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Bind the widgets that name a parameter; returns the tag with which to unbind them."""
         named = ((widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values())
         widgets = {name: widget for name, widget in named if name}
-        se, device = parameterNode.se, parameterNode.device
+        lists = {name: getattr(parameterNode, name) for name in ("se", "view", "protocol", "device")}
         # Not connectGui(), which keeps the tag to itself: the widgets would stay bound for good.
         tag = parameterNode.connectParametersToGui(widgets)
         # Binding fills the lists anew, which writes their first entry to a node that is still bound to them.
-        parameterNode.se, parameterNode.device = se, device
+        for name, choice in lists.items():
+            setattr(parameterNode, name, choice)
         return tag
+
+    def listNetworks(self):
+        """List the bundled networks and, after them, the user-trained models that there are now."""
+        # A scene may name a model that this computer lacks: it is listed, and problem() says that it is missing.
+        models = {*user_models.names(), self.parameterNode.model} - {""}
+        self.networks = [*Architecture, *sorted(models)]
+        box = self.ui.networkComboBox
+        blocked = box.blockSignals(True)
+        box.clear()
+        for network in self.networks:
+            bundled = isinstance(network, Architecture)
+            box.addItem(network.label() if bundled else _("{name} (user-trained)").format(name=network))
+        box.blockSignals(blocked)
+        self.update()
+
+    def showNetwork(self):
+        """Show the chosen network, and what else there is to choose with it."""
+        chosen = self.parameterNode.model or self.parameterNode.architecture
+        if chosen not in self.networks:
+            self.listNetworks()
+        box = self.ui.networkComboBox
+        blocked = box.blockSignals(True)
+        box.currentIndex = self.networks.index(chosen)
+        box.blockSignals(blocked)
+        for choice in (self.ui.seComboBox, self.ui.viewComboBox, self.ui.protocolComboBox):
+            choice.enabled = not self.parameterNode.model
+
+    def onNetwork(self, *_unused):
+        """A network was chosen in the list."""
+        if self.parameterNode is None:
+            return
+        chosen = self.networks[self.ui.networkComboBox.currentIndex]
+        if isinstance(chosen, Architecture):
+            self.parameterNode.architecture, self.parameterNode.model = chosen, ""
+        else:
+            self.parameterNode.model = chosen
+
+    def chosenParameters(self):
+        """The choices but for the volume."""
+        names = ("architecture", "se", "view", "device", "protocol", "model")
+        return Parameters(**{name: getattr(self.parameterNode, name) for name in names})
 
     def observeVolume(self, volume):
         """Follow the chosen volume, whose voxels may come, go or change."""
@@ -210,7 +265,10 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Enable what can be done now and say why the rest cannot."""
         running = self.run.running
         busy = running or self.starting
-        problem = self.logic.problem(self.parameterNode.volume) if self.parameterNode is not None else ""
+        problem = ""
+        if self.parameterNode is not None:
+            self.showNetwork()
+            problem = self.logic.problem(self.parameterNode.volume, self.chosenParameters())
         self.ui.inputsCollapsibleButton.enabled = not busy
         self.ui.applyButton.enabled = self.parameterNode is not None and not busy and not problem
         self.ui.applyButton.toolTip = problem or _("Segment the volume into a new segmentation node.")
@@ -229,7 +287,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.starting or self.run.running:
             return
         volume = self.parameterNode.volume
-        parameters = Parameters(se=self.parameterNode.se, device=self.parameterNode.device)
+        parameters = self.chosenParameters()
         # While PyTorch is being installed, events are handled: anything in the panel and the scene may change.
         self.starting = True
         self.ui.progressBar.value = 0
@@ -255,9 +313,11 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.value = round(100 * fraction)
         self.ui.statusLabel.text = message
 
-    def onFinished(self, labels, device):
+    def onFinished(self, labels, structures, device):
         try:
-            node = self.logic.addSegmentation(self.segmentedVolume, labels, self.segmentedWith, self.segmentedVoxels)
+            node = self.logic.addSegmentation(
+                self.segmentedVolume, labels, structures, self.segmentedWith, self.segmentedVoxels
+            )
         except SEBrainSegError as error:
             self.show(str(error))
         except Exception as error:
@@ -282,21 +342,33 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         return SEBrainSegParameterNode(super().getParameterNode())
 
     def segment(
-        self, volumeNode, se="scSE", architecture="unet", view="coronal", device="auto", progress=None, cancelled=None
+        self,
+        volumeNode,
+        se="scSE",
+        architecture="unet",
+        view="coronal",
+        device="auto",
+        progress=None,
+        cancelled=None,
+        protocol="freesurfer",
+        model="",
     ):
-        """Segment a T1-weighted head in this process.
+        """Segment a T1-weighted head, or what a user-trained model is for, in this process.
 
         Args:
             volumeNode: ``vtkMRMLScalarVolumeNode`` of any orientation and spacing.
             se: ``"none"``, ``"cSE"``, ``"sSE"`` or ``"scSE"``, in any case.
-            architecture: ``"unet"``.
-            view: ``"coronal"``.
+            architecture: ``"unet"``, ``"sdnet"`` or ``"densenet"``.
+            view: ``"coronal"``, ``"axial"``, ``"sagittal"``, or ``"all"`` for the mean of the three.
             device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
             progress: called with a fraction in [0, 1] and a message.
             cancelled: asked between batches of slices; a true answer ends the run.
+            protocol: ``"freesurfer"`` or ``"manual"``, the convention of drawing the structures.
+            model: name or path of a user-trained model, which takes the place of ``se``, ``architecture``, ``view`` and
+                ``protocol``.
 
         Returns:
-            a new ``vtkMRMLSegmentationNode`` with 31 segments.
+            a new ``vtkMRMLSegmentationNode`` with a segment for every structure.
 
         Raises:
             SEBrainSegError: a choice or the volume cannot be used, or PyTorch is missing.
@@ -304,36 +376,32 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         """
         from SEBrainSegLib import scene
 
-        parameters = Parameters(architecture, se, view, device).checked()
-        scene.image_of(volumeNode)  # Refuses before PyTorch is installed, during which the scene may change.
+        parameters = Parameters(architecture, se, view, device, protocol, model).checked()
+        # Before PyTorch is installed, during which the scene may change.
+        scene.refuse_unusable(volumeNode, bundled=not parameters.model)
         self.ensureTorch()
         voxels, image = scene.voxels_of(volumeNode), scene.image_of(volumeNode)
         from SEBrainSegLib import segment
 
-        found = segment(
-            image,
-            parameters.architecture,
-            parameters.se,
-            parameters.view,
-            parameters.device,
-            progress=progress,
-            cancelled=cancelled,
-        )
-        return scene.add_segmentation(volumeNode, found.labels, parameters.title, voxels)
+        found = segment(image, progress=progress, cancelled=cancelled, **asdict(parameters))
+        return scene.add_segmentation(volumeNode, found.labels, found.structures, parameters.title, voxels)
 
     def firstVolume(self):
         """The first volume in the scene that users see and that can be segmented, or ``None``."""
-        scene, kind = slicer.mrmlScene, "vtkMRMLScalarVolumeNode"
-        nodes = (scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind)))
-        # Label maps and volumes of colours or vectors are scalar volumes too, by inheritance.
-        shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
-        return next((node for node in shown if not self.problem(node)), None)
-
-    def problem(self, volumeNode):
-        """One sentence on why the volume cannot be segmented, or ``""``."""
         from SEBrainSegLib import scene
 
-        return scene.problem(volumeNode)
+        kind = "vtkMRMLScalarVolumeNode"
+        count = slicer.mrmlScene.GetNumberOfNodesByClass(kind)
+        nodes = (slicer.mrmlScene.GetNthNodeByClass(index, kind) for index in range(count))
+        # Label maps and volumes of colours or vectors are scalar volumes too, by inheritance.
+        shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
+        return next((node for node in shown if not scene.problem(node)), None)
+
+    def problem(self, volumeNode, parameters):
+        """One sentence on why the volume cannot be segmented so, or ``""``."""
+        from SEBrainSegLib import scene
+
+        return scene.problem(volumeNode, bundled=not parameters.model) or parameters.problem()
 
     def imageOf(self, volumeNode):
         """The volume as a ``SimpleITK.Image``; raises SEBrainSegError if it cannot be segmented."""
@@ -347,8 +415,8 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
 
         return scene.voxels_of(volumeNode)
 
-    def addSegmentation(self, volumeNode, labels, parameters, voxels):
-        """Add the segmentation node for a file of labels.
+    def addSegmentation(self, volumeNode, labels, structures, parameters, voxels):
+        """Add the segmentation node for a file of labels that mean these structures.
 
         Raises:
             SEBrainSegError: the volume has gone, or its ``voxelsOf`` is no longer ``voxels``.
@@ -357,7 +425,7 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
 
         from SEBrainSegLib import scene
 
-        return scene.add_segmentation(volumeNode, sitk.ReadImage(str(labels)), parameters.title, voxels)
+        return scene.add_segmentation(volumeNode, sitk.ReadImage(str(labels)), structures, parameters.title, voxels)
 
     @staticmethod
     def ensureTorch():

@@ -5,12 +5,14 @@ import logging
 import os
 import shutil
 import tempfile
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import SimpleITK as sitk
 
 from .errors import SEBrainSegError
+from .structures import table_of
 
 # The folder from which the child can import SEBrainSegLib.
 MODULE_FOLDER = Path(__file__).resolve().parent.parent
@@ -44,7 +46,8 @@ class BackgroundSegmentation:
         factory: makes a :class:`Process`.
         python: path of the Python interpreter of the child.
         progress: called with a fraction in [0, 1] and a message.
-        finished: called with the path of a label image, which is deleted when it returns, and the device's name.
+        finished: called with the path of a label image, which is deleted when it returns, the tuple of
+            :class:`~.structures.Structure` that its labels mean, and the device's name.
         failed: called with one sentence.
         cancelled: called without arguments once a cancelled run is over.
 
@@ -72,7 +75,7 @@ class BackgroundSegmentation:
         parameters.checked()
         self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
         self.unread, self.errors = b"", b""
-        self.error, self.device, self.was_cancelled = "", "", False
+        self.error, self.device, self.structures, self.was_cancelled = "", "", (), False
         try:
             sitk.WriteImage(image, str(self.folder / "volume.nrrd"))
         except RuntimeError:
@@ -81,8 +84,7 @@ class BackgroundSegmentation:
                 "The volume cannot be handed over; the disk of temporary files may be full."
             ) from None
         arguments = ["-m", "SEBrainSegLib.worker", str(self.folder / "volume.nrrd"), str(self.folder / "labels.nrrd")]
-        for name in ("architecture", "se", "view", "device"):
-            arguments += [f"--{name}", getattr(parameters, name)]
+        arguments += [f"--{name}={value}" for name, value in asdict(parameters).items()]
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process = self.factory(self.on_output, self.on_errors, self.on_end)
@@ -115,6 +117,7 @@ class BackgroundSegmentation:
             self.progress(float(fields["progress"]), str(fields.get("message", "")))
         self.error = str(fields.get("error", self.error))
         self.device = str(fields.get("device", self.device))
+        self.structures = table_of(fields.get("structures", self.structures))
 
     def on_errors(self, content):
         """Keep the last of what the child wrote to stderr."""
@@ -131,7 +134,7 @@ class BackgroundSegmentation:
             if self.was_cancelled:
                 self.cancelled()
             elif status == 0 and self.device and labels.is_file():
-                self.finished(labels, self.device)
+                self.finished(labels, self.structures, self.device)
             else:
                 logging.error("SEBrainSeg's process: %s", self.errors.decode("utf-8", "replace") or "no messages")
                 self.failed(self.error or self.why_it_ended(status))

@@ -2,12 +2,16 @@
 
 import argparse
 import os
+import shlex
 import sys
 import traceback
+from dataclasses import asdict, fields
+from itertools import product
 from pathlib import Path
 
+from . import user_models
 from .errors import SEBrainSegError
-from .parameters import Parameters
+from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
 from .reading import read
 from .results import check_writable, refuse_existing, result_paths, stem, write_results
 
@@ -16,19 +20,49 @@ def parser():
     """Arguments of the command."""
     parser = argparse.ArgumentParser(
         prog="sebrainseg",
-        description="Segment 31 brain structures in T1-weighted MR scans into .seg.nrrd, .nii.gz, .csv and .png files.",
+        description="Segment 31 brain structures in T1-weighted MR scans, or what a model of your own was trained for, "
+        "into .seg.nrrd, .nii.gz, .csv and .png files.",
     )
     parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="image file or DICOM folder")
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="folder for results (default: beside each input)"
     )
-    parser.add_argument("--architecture", default="unet", help="network (default: unet)")
-    parser.add_argument("--se", default="scse", help="none, cse, sse or scse (default: scse)")
-    parser.add_argument("--view", default="coronal", help="direction of slicing (default: coronal)")
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+    for name, subject, choices in (
+        ("architecture", "network", values(Architecture)),
+        ("se", "squeeze & excitation blocks", values(Variant)),
+        ("view", "direction of slicing, or the mean of all three", values(View)),
+        ("protocol", "whose convention of drawing the structures to follow", values(Protocol)),
+    ):
+        default = getattr(Parameters, name)
+        parser.add_argument(f"--{name}", help=f"{subject}: {alternatives(choices)} (default: {default})")
+    parser.add_argument(
+        "--model", help="in place of all this, the name or .pt file of a model that sebrainseg-train made"
+    )
+    parser.add_argument(
+        "--device", help=f"where it runs: auto, cpu, cuda, cuda:N or mps (default: {Parameters.device})"
+    )
+    parser.add_argument(
+        "--list", nargs=0, action=ListNetworks, help="only print the options of all networks that there are"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     return parser
+
+
+class ListNetworks(argparse.Action):
+    """Prints the options of every network that there is, a line for each."""
+
+    def __call__(self, parser, *_):
+        bundled = (Parameters(*choice) for choice in product(values(Architecture), values(Variant), values(View)))
+        try:
+            for each in bundled:
+                if not each.absence():
+                    print(f"--architecture {each.architecture} --se {each.se} --view {each.view}")
+        except SEBrainSegError as error:
+            parser.exit(1, f"sebrainseg: {error}\n")
+        for name in user_models.names():
+            print(f"--model {shlex.quote(name)}")
+        parser.exit()
 
 
 class ProgressLine:
@@ -63,25 +97,38 @@ def segment_file(path, paths, parameters, overwrite):
         check_writable(paths[".csv"].parent)
         from .inference import segment  # torch takes seconds to import, a wrong file name should not
 
-        found = segment(
-            image, parameters.architecture, parameters.se, parameters.view, parameters.device, progress=line
-        )
+        found = segment(image, progress=line, **asdict(parameters))
         write_results(image, found, paths, overwrite)
         return found
     finally:
         line.close()
 
 
+def parameters_of(chosen):
+    """Return the :class:`Parameters` of parsed arguments.
+
+    Raises:
+        SEBrainSegError: they are not valid, contradict each other or name no network that there is.
+    """
+    given = {field.name: getattr(chosen, field.name) for field in fields(Parameters)}
+    given = {name: value for name, value in given.items() if value is not None}
+    idle = [f"--{name}" for name in ("architecture", "se", "view", "protocol") if name in given]
+    if chosen.model and idle:
+        raise SEBrainSegError(f"A user-trained model settles these itself: leave out {alternatives(idle)}, or --model.")
+    return Parameters(**given).checked()
+
+
 def main(argv=None):
     """Run the command; returns 0 if every input was segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
     chosen = parser().parse_args(argv)
-    parameters = Parameters(chosen.architecture, chosen.se, chosen.view, chosen.device)
-    if parameters.problem():
-        print(f"sebrainseg: {parameters.problem()}", file=sys.stderr)
+    try:
+        parameters = parameters_of(chosen)
+    except SEBrainSegError as error:
+        print(f"sebrainseg: {error}", file=sys.stderr)
         return 2
     failed, taken = [], {}
     for path in chosen.inputs:
-        name = f"{stem(path)}_{parameters.model}"
+        name = f"{stem(path)}_{parameters.name}"
         folder = chosen.output if chosen.output is not None else Path(os.path.abspath(path)).parent
         paths = result_paths(folder, name)
         try:
@@ -89,7 +136,8 @@ def main(argv=None):
                 raise SEBrainSegError(f"Its results would replace those of {taken[paths['.csv']]}; use another -o.")
             found = segment_file(path, paths, parameters, chosen.overwrite)
             taken[paths[".csv"]] = path
-            print(f"{path}: {sum(found.volumes.values()):.0f} ml in 31 structures -> {paths['.seg.nrrd']}")
+            volume, count = sum(found.volumes.values()), len(found.structures)
+            print(f"{path}: {volume:.0f} ml in {count} structures -> {paths['.seg.nrrd']}")
         except SEBrainSegError as error:
             print(f"sebrainseg: {path}: {error}", file=sys.stderr)
             failed.append(path)

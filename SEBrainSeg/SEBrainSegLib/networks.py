@@ -1,10 +1,16 @@
-"""Fully convolutional networks that the paper recalibrates. Input: one single-channel slice."""
+"""Fully convolutional networks that the paper recalibrates: U-Net, SD-Net and DenseNet (section IV-B).
+
+All three are one encoder-decoder: ``depth`` encoders, a bottleneck, ``depth`` decoders and a 1x1 classifier, of the
+same width at every level. They differ in the layers of a block and in how a decoder's input is up-sampled.
+"""
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 from .recalibration import AGGREGATIONS, recalibration
+
+PLACEMENTS = ("encoder", "decoder", "both", "all")
 
 
 def convolution(in_channels, out_channels, kernel):
@@ -16,25 +22,44 @@ def convolution(in_channels, out_channels, kernel):
     )
 
 
-class Block(nn.Module):
-    """U-Net's block, convolution - batch norm - ReLU twice, then the SE block if there is one."""
+class DenseLayers(nn.Module):
+    """Batch norm - ReLU - convolution twice, each result joined to its input, then the same 1x1 to ``width``."""
 
-    def __init__(self, in_channels, width, kernel, se="none", reduction=2, aggregation="max", se_bias=True):
+    def __init__(self, in_channels, width, kernel):
         super().__init__()
-        self.convolutions = nn.Sequential(convolution(in_channels, width, kernel), convolution(width, width, kernel))
-        self.se, self.out_channels = recalibration(se, width, reduction, aggregation, se_bias)
+        self.first = self.layer(in_channels, width, kernel)
+        self.second = self.layer(in_channels + width, width, kernel)
+        self.last = self.layer(in_channels + 2 * width, width, 1)
+
+    @staticmethod
+    def layer(in_channels, out_channels, kernel):
+        """Batch norm - ReLU - convolution ("same" padding)."""
+        return nn.Sequential(
+            nn.BatchNorm2d(in_channels),
+            nn.ReLU(),
+            nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
+        )
+
+    def forward(self, x):
+        x = torch.cat((x, self.first(x)), dim=1)
+        x = torch.cat((x, self.second(x)), dim=1)
+        return self.last(x)
+
+
+class Block(nn.Module):
+    """A network's layers, then the SE block if there is one."""
+
+    def __init__(self, convolutions, se, out_channels):
+        super().__init__()
+        self.convolutions, self.se, self.out_channels = convolutions, se, out_channels
 
     def forward(self, x):
         x = self.convolutions(x)
         return x if self.se is None else self.se(x)
 
 
-class UNet(nn.Module):
-    """The paper's U-Net: ``depth`` encoders, a bottleneck, ``depth`` decoders, a 1x1 classifier.
-
-    The width is the same at every level. An SE block follows each encoder and each decoder (section IV). Up-sampling
-    is bilinear interpolation to the size of the skip connection, so that any slice of at least ``2 ** depth`` pixels
-    a side passes.
+class EncoderDecoder(nn.Module):
+    """What the three networks share; slices of at least ``2 ** depth`` pixels a side pass, of any size.
 
     Args:
         classes: number of classes, background included.
@@ -43,49 +68,128 @@ class UNet(nn.Module):
         depth: number of encoders and of decoders (the paper: 4).
         se: ``"none"``, ``"cse"``, ``"sse"`` or ``"scse"``.
         reduction: the reduction ratio r of cSE.
-        aggregation: how scSE joins its branches.
+        aggregation: how scSE joins its branches, one of ``recalibration.AGGREGATIONS``.
+        placement: the blocks that an SE block follows: ``"encoder"``, ``"decoder"``, ``"both"`` (the paper) or
+            ``"all"``, the bottleneck too.
         se_bias: whether SE layers carry biases.
 
     Raises:
-        ValueError: ``kernel`` is even, or ``se`` or ``aggregation`` is unknown.
+        ValueError: ``kernel`` is even, or ``se``, ``aggregation`` or ``placement`` is unknown or does not fit.
     """
 
     def __init__(
-        self, classes=32, width=32, kernel=5, depth=4, se="none", reduction=2, aggregation="max", se_bias=True
+        self,
+        classes=32,
+        width=32,
+        kernel=5,
+        depth=4,
+        se="none",
+        reduction=2,
+        aggregation="max",
+        placement="both",
+        se_bias=True,
     ):
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"The kernel size must be odd to keep the size of a slice, not {kernel}.")
         if aggregation not in AGGREGATIONS:
             raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
-        self.depth = depth
+        if placement not in PLACEMENTS:
+            raise ValueError(f"Unknown placement '{placement}': choose one of {', '.join(PLACEMENTS)}.")
+        self.check(se, aggregation)
+
+        def block(in_channels, placements):
+            placed = se if placement in placements else "none"
+            layers = self.layers(in_channels, width, kernel)
+            return Block(layers, *recalibration(placed, width, reduction, aggregation, se_bias))
+
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         skips, channels = [], 1
         for _ in range(depth):
-            self.encoders.append(Block(channels, width, kernel, se, reduction, aggregation, se_bias))
+            self.encoders.append(block(channels, ("encoder", "both", "all")))
             channels = self.encoders[-1].out_channels
             skips.append(channels)
-        self.bottleneck = Block(channels, width, kernel)
-        channels = width
+        self.bottleneck = block(channels, ("all",))
+        channels = self.bottleneck.out_channels
         for skip in reversed(skips):
-            self.decoders.append(Block(channels + skip, width, kernel, se, reduction, aggregation, se_bias))
+            self.decoders.append(block(channels + skip, ("decoder", "both", "all")))
             channels = self.decoders[-1].out_channels
         self.classifier = nn.Conv2d(channels, classes, kernel_size=1)
+
+    def check(self, se, aggregation):
+        """Raise :class:`ValueError` if this network cannot hold such SE blocks."""
 
     def forward(self, x):
         """Map slices ``(N, 1, H, W)`` to logits ``(N, classes, H, W)``."""
         skips = []
         for encoder in self.encoders:
-            skips.append(encoder(x))
-            x = functional.max_pool2d(skips[-1], 2)
+            skip = encoder(x)
+            x, indices = self.pool(skip)
+            skips.append((skip, indices))
         x = self.bottleneck(x)
-        for decoder, skip in zip(self.decoders, reversed(skips)):
-            x = functional.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
-            x = decoder(torch.cat((skip, x), dim=1))
+        for decoder, (skip, indices) in zip(self.decoders, reversed(skips)):
+            x = decoder(torch.cat((skip, self.upsample(x, skip, indices)), dim=1))
         return self.classifier(x)
 
 
-NETWORKS = {"unet": UNet}
+class UNet(EncoderDecoder):
+    """U-Net: convolution - batch norm - ReLU twice a block, bilinear up-sampling."""
+
+    @staticmethod
+    def layers(in_channels, width, kernel):
+        """The layers of one block."""
+        return nn.Sequential(convolution(in_channels, width, kernel), convolution(width, width, kernel))
+
+    def pool(self, skip):
+        """Halve a feature map; bilinear up-sampling needs no indices."""
+        return functional.max_pool2d(skip, 2), None
+
+    def upsample(self, x, skip, indices):
+        """Bring ``x`` to the size of the skip connection."""
+        return functional.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
+
+
+class Unpooling(EncoderDecoder):
+    """An encoder-decoder whose decoders put values back where the encoder's maxima were."""
+
+    def check(self, se, aggregation):
+        """Raise :class:`ValueError` for concatenation: unpooling needs as many channels as were pooled."""
+        if se == "scse" and aggregation == "concatenation":
+            raise ValueError("Concatenation doubles the channels, which max-unpooling cannot take; use it with U-Net.")
+
+    def pool(self, skip):
+        """Halve a feature map; return the positions of the maxima, too."""
+        return functional.max_pool2d(skip, 2, return_indices=True)
+
+    def upsample(self, x, skip, indices):
+        """Max-unpooling with the encoder's indices."""
+        return functional.max_unpool2d(x, indices, 2, output_size=skip.shape[-2:])
+
+
+class SDNet(Unpooling):
+    """SD-Net (skip-deconv): convolution - batch norm - ReLU once a block, max-unpooling.
+
+    The kernel is 5x5 as in the authors' code; 7x7 has been published for it as well.
+    """
+
+    @staticmethod
+    def layers(in_channels, width, kernel):
+        """The layers of one block."""
+        return convolution(in_channels, width, kernel)
+
+
+class DenseNet(Unpooling):
+    """Fully convolutional DenseNet: densely connected layers in a block, max-unpooling."""
+
+    layers = DenseLayers
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # A slice's dark half is below its mean: without this the first ReLU would blot it out.
+        nn.init.constant_(self.encoders[0].convolutions.first[0].bias, 2.0)
+
+
+NETWORKS = {"unet": UNet, "sdnet": SDNet, "densenet": DenseNet}
 
 
 def parameters(network):

@@ -1,12 +1,17 @@
-"""A picture to judge a segmentation by: three orthogonal slices, scan above, structures over the scan below."""
+"""A picture to judge a segmentation by: scan above, structures over the scan below, in three orthogonal slices.
+
+Of a 2D image or a single slice it shows just that.
+"""
 
 import numpy as np
 import SimpleITK as sitk
 
-from .structures import structures
-from .volume import VIEWS, conform, head_box, normalise
+from .structures import structures as brain_structures
+from .volume import BRAIN_SPACING, VIEWS, conform, corners, head_box, normalise, stack
 
 ZOOM = 2
+# Pixels along the longest side of what is no brain, of whatever size.
+RESOLUTION = 256
 GAP = 6
 OPACITY = 0.45
 LETTERS = {
@@ -35,52 +40,75 @@ def outlined(labels):
 
 
 def slice_of(array, view, position):
-    """One slice, upright: superior (or anterior) at the top, the patient's left at the left, enlarged."""
-    return np.take(array, position, axis=VIEWS[view])[::-1].repeat(ZOOM, 0).repeat(ZOOM, 1)
+    """One slice, upright: superior (or anterior) at the top, the patient's left at the left."""
+    return np.take(array, position, axis=VIEWS[view])[::-1]
 
 
-def positions_of_interest(labels):
+def positions_of_interest(labels, structures):
     """Slice numbers through thalamus (axial) and left hippocampus (coronal, sagittal), or the middle of the rest."""
+    label_of = {structure.name: structure.label for structure in structures}
 
-    def middle(*wanted):
-        where = np.argwhere(np.isin(labels, wanted) if np.isin(labels, wanted).any() else labels > 0)
+    def middle(*names):
+        wanted = np.isin(labels, [label_of[name] for name in names if name in label_of])
+        where = np.argwhere(wanted if wanted.any() else labels > 0)
         return np.rint(where.mean(axis=0)).astype(int) if where.size else np.array(labels.shape) // 2
 
-    hippocampus = middle(17)
-    return {"coronal": hippocampus[1], "axial": middle(10, 49)[0], "sagittal": hippocampus[2]}
+    hippocampus = middle("Left Hippocampus")
+    axial = middle("Left Thalamus", "Right Thalamus")[0]
+    return {"coronal": hippocampus[1], "axial": axial, "sagittal": hippocampus[2]}
 
 
-def picture(image, labels):
-    """Render an RGB picture.
+def spacing_for(image, structures):
+    """Millimetres along ``[S, A, R]``: a brain's own, or what shows anything else in :data:`RESOLUTION` pixels."""
+    if structures == brain_structures():
+        return BRAIN_SPACING
+    return (float(np.ptp(corners(image), axis=0).max()) / RESOLUTION,) * 3
 
-    Args:
-        image: the scan, any grid.
-        labels: label image of FreeSurfer ids on the same grid.
 
-    Returns:
-        uint8 array ``(rows, columns, 3)``.
-    """
-    conformed = conform(image)
+def slices_of(image, labels, structures):
+    """Return what the picture shows, from left to right: ``(slice of the scan in [0, 1], its labels, letters)``."""
+    if min(image.GetSize()) < 2 or image.GetDimension() == 2:
+        scan, labels = (np.squeeze(sitk.GetArrayFromImage(each)) for each in (stack(image), labels))
+        return [(np.clip(normalise(scan[None])[0], 0, 1), labels, "")]
+    conformed = conform(image, spacing_for(image, structures))
     scan = np.clip(normalise(sitk.GetArrayFromImage(conformed)) / 1.1, 0, 1)
     labels = sitk.GetArrayFromImage(
         sitk.Resample(labels, conformed, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor)
     )
     box = head_box(scan)
     scan, labels = scan[box], labels[box]
-    colors = np.zeros((256, 3))
-    for structure in structures():
+    positions = positions_of_interest(labels, structures)
+    return [
+        (slice_of(scan, view, position), slice_of(labels, view, position), EDGES[view])
+        for view, position in positions.items()
+    ]
+
+
+def picture(image, labels, structures):
+    """Render an RGB picture.
+
+    Args:
+        image: the scan, any grid.
+        labels: label image on the same grid.
+        structures: what the labels are.
+
+    Returns:
+        uint8 array ``(rows, columns, 3)``.
+    """
+    colors = np.zeros((1 + max(structure.label for structure in structures), 3))
+    for structure in structures:
         colors[structure.label] = structure.color
-    positions, rows = positions_of_interest(labels), []
+    slices, rows = slices_of(image, labels, structures), []
     for overlaid in (False, True):
         panels = []
-        for view, position in positions.items():
-            panel = slice_of(scan, view, position)[..., None].repeat(3, axis=-1) * 255
+        for scan, label, letters in slices:
+            scan, label = (array.repeat(ZOOM, 0).repeat(ZOOM, 1) for array in (scan, label))
+            panel = scan[..., None].repeat(3, axis=-1) * 255
             if overlaid:
-                label = slice_of(labels, view, position)
                 opacity = OPACITY * (label > 0) + (1 - OPACITY) * (outlined(label) & (label > 0))
                 panel = panel * (1 - opacity[..., None]) + colors[label] * opacity[..., None]
             panel = panel.astype(np.uint8)
-            for letter, column in zip(EDGES[view], (GAP, panel.shape[1] - GAP - 5 * ZOOM)):
+            for letter, column in zip(letters, (GAP, panel.shape[1] - GAP - 5 * ZOOM)):
                 write_letter(panel, letter, GAP, column)
             panels.append(panel)
         height = max(panel.shape[0] for panel in panels)
@@ -89,6 +117,6 @@ def picture(image, labels):
     return np.concatenate(rows)
 
 
-def write(image, labels, path):
+def write(image, labels, structures, path):
     """Write :func:`picture` as PNG."""
-    sitk.WriteImage(sitk.GetImageFromArray(picture(image, labels), isVector=True), str(path))
+    sitk.WriteImage(sitk.GetImageFromArray(picture(image, labels, structures), isVector=True), str(path))

@@ -10,7 +10,6 @@ import SimpleITK as sitk
 
 from . import picture, seg_nrrd
 from .errors import SEBrainSegError
-from .structures import structures
 
 ENDINGS = (".seg.nrrd", ".nii.gz", ".csv", ".png")
 IMAGE_ENDINGS = (
@@ -67,10 +66,10 @@ def check_writable(folder):
         ) from None
 
 
-def write_volumes(volumes, path):
-    """Write ``structure, left_ml, right_ml, total_ml``, one row for a pair or for a structure of the midline."""
+def write_volumes(volumes, structures, path):
+    """Write ``structure, left_ml, right_ml, total_ml``, one row for a pair or for a structure without a side."""
     rows = {}
-    for structure in structures():
+    for structure in structures:
         rows.setdefault(structure.unsided_name, {})[structure.side] = volumes[structure.label]
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
@@ -97,10 +96,10 @@ def write_results(image, segmentation, paths, overwrite=False):
     beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
     try:
         made = {ending: beside / f"result{ending}" for ending in paths}
-        seg_nrrd.write(segmentation.labels, made[".seg.nrrd"])
+        seg_nrrd.write(segmentation.labels, segmentation.structures, made[".seg.nrrd"])
         sitk.WriteImage(segmentation.labels, str(made[".nii.gz"]))
-        write_volumes(segmentation.volumes, made[".csv"])
-        picture.write(image, segmentation.labels, made[".png"])
+        write_volumes(segmentation.volumes, segmentation.structures, made[".csv"])
+        picture.write(image, segmentation.labels, segmentation.structures, made[".png"])
         if not overwrite:
             refuse_existing(paths)
         for ending, path in paths.items():

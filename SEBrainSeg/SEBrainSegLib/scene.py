@@ -12,7 +12,6 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from .errors import SEBrainSegError
-from .structures import structures
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
 RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -35,14 +34,19 @@ def voxel_to_ras(volume):
     return matrix
 
 
-def problem(volume):
-    """Return one sentence on why a volume node cannot be segmented, or ``""`` if it can."""
+def problem(volume, bundled=True):
+    """Return one sentence on why a volume node cannot be segmented, or ``""`` if it can.
+
+    Args:
+        volume: the volume node, or ``None``.
+        bundled: whether a bundled network is to segment it, which needs a head; user-trained ones take slices, too.
+    """
     if volume is None:
-        return "Choose a T1-weighted MR volume of a head."
+        return "Choose a T1-weighted MR volume of a head." if bundled else "Choose a volume."
     image = volume.GetImageData()
     if image is None or image.GetPointData().GetScalars() is None:
         return f"The volume '{volume.GetName()}' has no voxels; choose another."
-    if min(image.GetDimensions()) < 2:
+    if bundled and min(image.GetDimensions()) < 2:
         return f"The volume '{volume.GetName()}' is a single slice; choose a volume of a whole head."
     if image.GetNumberOfScalarComponents() != 1:
         return f"The volume '{volume.GetName()}' has several values per voxel; choose a scalar volume."
@@ -59,9 +63,9 @@ def problem(volume):
     return ""
 
 
-def refuse_unusable(volume):
-    """Raise SEBrainSegError for a volume node with a :func:`problem`."""
-    reason = problem(volume)
+def refuse_unusable(volume, bundled=False):
+    """Raise SEBrainSegError for a volume node with a :func:`problem`; any that is an image will do by default."""
+    reason = problem(volume, bundled)
     if reason:
         raise SEBrainSegError(reason)
 
@@ -101,15 +105,16 @@ def image_of(volume):
     return image
 
 
-def add_segmentation(volume, labels, title, voxels=None):
-    """Add a segmentation node for a volume node: 31 segments that share one labelmap.
+def add_segmentation(volume, labels, structures, title, voxels=None):
+    """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
     and stands beside it in the subject hierarchy. Nothing else in the scene changes, and nothing at all on an error.
 
     Args:
         volume: the volume node that was segmented.
-        labels: uint8 ``SimpleITK.Image`` of FreeSurfer ids, voxel by voxel those of ``volume``.
+        labels: uint8 or uint16 ``SimpleITK.Image``, voxel by voxel that of ``volume``.
+        structures: what the labels are.
         title: what segmented it, as in ``"U-Net scSE"``; part of the node's name.
         voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
 
@@ -122,7 +127,7 @@ def add_segmentation(volume, labels, title, voxels=None):
     scene, data = volume.GetScene(), volume.GetImageData()
     if scene is None:
         raise SEBrainSegError(f"The volume '{volume.GetName()}' was removed during the segmentation.")
-    fits = data is not None and data.GetDimensions() == labels.GetSize() and not problem(volume)
+    fits = data is not None and data.GetDimensions() == labels.GetSize() and not problem(volume, bundled=False)
     if not fits or voxels not in (None, voxels_of(volume)):
         raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
     name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
@@ -131,7 +136,7 @@ def add_segmentation(volume, labels, title, voxels=None):
     try:
         node.CreateDefaultDisplayNodes()
         node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        fill(node.GetSegmentation(), shared_labelmap(volume, labels))
+        fill(node.GetSegmentation(), structures, shared_labelmap(volume, labels))
         node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
         stand_beside(volume, node)
     except BaseException:
@@ -146,8 +151,8 @@ def add_segmentation(volume, labels, title, voxels=None):
 
 def shared_labelmap(volume, labels):
     """Return the labels as a ``vtkOrientedImageData`` on the grid of the volume node."""
-    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(labels), dtype=np.uint8)
-    scalars = numpy_to_vtk(voxels.ravel(), deep=True, array_type=vtk.VTK_UNSIGNED_CHAR)
+    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(labels))
+    scalars = numpy_to_vtk(voxels.ravel(), deep=True)
     scalars.SetName("ImageScalars")
     labelmap = slicer.vtkOrientedImageData()
     labelmap.SetExtent(volume.GetImageData().GetExtent())
@@ -158,10 +163,10 @@ def shared_labelmap(volume, labels):
     return labelmap
 
 
-def fill(segmentation, labelmap):
+def fill(segmentation, structures, labelmap):
     """Add a segment for every structure, in the order of the table, to an empty ``vtkSegmentation``."""
     representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
-    for structure in structures():
+    for structure in structures:
         segment = slicer.vtkSegment()
         segment.SetName(structure.name)
         segment.SetColor(*(channel / 255 for channel in structure.color))

@@ -3,8 +3,6 @@
 import numpy as np
 import SimpleITK as sitk
 
-from .structures import structures
-
 
 def reference_geometry(image):
     """Slicer's text for an image's grid: IJK-to-RAS matrix row by row, then the extent."""
@@ -16,14 +14,16 @@ def reference_geometry(image):
     return "".join(f"{value:.15g};" for value in [*(to_ras @ matrix).ravel(), *extent])
 
 
-def write(labels, path):
-    """Write a label image of FreeSurfer ids as a segmentation of all structures in one layer.
+def write(labels, structures, path):
+    """Write a label image as a segmentation of all structures in one layer.
 
     Args:
-        labels: uint8 image; its grid becomes the segmentation's reference geometry.
+        labels: uint8 or uint16 image; its grid becomes the segmentation's reference geometry. A 2D image becomes one
+            slice, as Slicer reads it.
+        structures: what the labels are.
         path: file name, ending in ``.seg.nrrd``.
     """
-    image = sitk.Image(labels)
+    image = sitk.JoinSeries(labels) if labels.GetDimension() == 2 else sitk.Image(labels)
     extent = " ".join(f"0 {size - 1}" for size in image.GetSize())
     image.SetMetaData("Segmentation_MasterRepresentation", "Binary labelmap")
     image.SetMetaData("Segmentation_ContainedRepresentationNames", "Binary labelmap|")
@@ -32,7 +32,7 @@ def write(labels, path):
         "Segmentation_ConversionParameters",
         f"Reference image geometry|{reference_geometry(image)}|Grid of the segmented volume.&",
     )
-    for index, structure in enumerate(structures()):
+    for index, structure in enumerate(structures):
         fields = {
             "ID": structure.segment_id,
             "Name": structure.name,

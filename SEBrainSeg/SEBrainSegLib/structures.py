@@ -1,18 +1,23 @@
-"""The 31 brain structures: one table, ``Resources/Structures.csv``, in the columns of Slicer's colour tables.
+"""What the classes of a network are: the bundled table of 31 brain structures, or one of a user's.
 
-The row of a structure, counted from 1, is its class index in the networks; 0 is background.
+A table has the columns of Slicer's colour tables. The row of a structure, counted from 1, is its class index in a
+network; 0 is background.
 """
 
+import colorsys
 import csv
+import re
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
+from .errors import SEBrainSegError
 from .resources import resource
 
 # Label, in training data, of voxels that count neither in losses nor in scores.
 IGNORED = 255
+LARGEST_LABEL = 65535
 
 
 class Code(NamedTuple):
@@ -23,8 +28,18 @@ class Code(NamedTuple):
     meaning: str
 
 
+# Where a table says nothing.
+TISSUE = Code("SCT", "85756007", "Tissue")
+SIDES = {"left": Code("SCT", "7771000", "Left"), "right": Code("SCT", "24028007", "Right"), "": Code("", "", "")}
+
+
+def words(name):
+    """The words of a name, such as ``["Left", "Kidney"]`` of ``Left Kidney`` or ``Left_Kidney``."""
+    return [word for word in re.split(r"[\s_,-]+", name) if word]
+
+
 class Structure(NamedTuple):
-    """One row of the table: FreeSurfer id, name, colour (0-255) and terminology."""
+    """One row of a table: label (in the bundled one a FreeSurfer id), name, colour (0-255) and terminology."""
 
     label: int
     name: str
@@ -36,12 +51,13 @@ class Structure(NamedTuple):
     @property
     def side(self):
         """``"left"``, ``"right"`` or ``""``."""
-        return self.modifier.meaning.lower()
+        side = self.modifier.meaning.lower()
+        return side if side in SIDES else ""
 
     @property
     def unsided_name(self):
         """The name without its side."""
-        return self.name.split(" ", 1)[1] if self.side else self.name
+        return " ".join(word for word in words(self.name) if word.lower() != self.side) if self.side else self.name
 
     @property
     def segment_id(self):
@@ -57,39 +73,130 @@ class Structure(NamedTuple):
 
 @cache
 def structures():
-    """Return the structures as a tuple of :class:`Structure`, in the order of their class indices."""
-    with open(resource("Structures.csv"), newline="", encoding="utf-8") as file:
-        return tuple(
-            Structure(
-                int(row["LabelValue"]),
-                row["Name"],
-                tuple(int(row[f"Color_{channel}"]) for channel in "RGB"),
-                *(
-                    Code(*(row[f"{part}_{field}"] for field in ("CodingScheme", "CodeValue", "CodeMeaning")))
-                    for part in ("Category", "Type", "TypeModifier")
-                ),
-            )
-            for row in csv.DictReader(file)
-        )
+    """Return the 31 brain structures as a tuple of :class:`Structure`, in the order of their class indices."""
+    return read_structures(resource("Structures.csv"))
 
 
-def class_of_label():
-    """Map FreeSurfer id to class index."""
-    return {structure.label: index for index, structure in enumerate(structures(), start=1)}
+def read_structures(path):
+    """Read a table of structures.
+
+    Only ``LabelValue`` (1 to 65535) and ``Name`` are required. A structure without colour gets one that differs from
+    its neighbours', one without terminology is a "Tissue", left or right if its name says so.
+
+    Args:
+        path: a CSV file with the columns of ``Resources/Structures.csv``.
+
+    Returns:
+        tuple of :class:`Structure`.
+
+    Raises:
+        SEBrainSegError: the table is unusable.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
+        raise SEBrainSegError(f"The table {path} cannot be read ({reason}).") from None
+    if not rows:
+        raise SEBrainSegError(f"The table {path} has no rows; it needs the columns LabelValue and Name.")
+    missing = [column for column in ("LabelValue", "Name") if column not in rows[0]]
+    if missing:
+        raise SEBrainSegError(f"The table {path} has no column {' and no column '.join(missing)}; add it.")
+    found = []
+    for index, row in enumerate(rows):
+        try:
+            found.append(structure_of(row, index))
+        except ValueError as error:
+            raise SEBrainSegError(f"The table {path} is wrong in row {index + 1}: {error}.") from None
+    for what, values in (("label", [each.label for each in found]), ("name", [each.segment_id for each in found])):
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise SEBrainSegError(f"The table {path} has the {what} {repeated[0]} more than once; remove a row.")
+    return tuple(found)
 
 
-def labels_of_classes():
-    """Return the FreeSurfer id of every class index, uint8, background first."""
-    return np.array([0] + [structure.label for structure in structures()], dtype=np.uint8)
+def structure_of(row, index):
+    """Make a :class:`Structure` of row number ``index`` of a table; raise :class:`ValueError` if it is wrong."""
+    cells = {column: (value or "").strip() for column, value in row.items() if isinstance(value, (str, type(None)))}
+    label, name = whole_number(cells["LabelValue"], "LabelValue", LARGEST_LABEL), cells["Name"]
+    if label == 0:
+        raise ValueError("label 0 is the background and belongs in no table; remove the row")
+    if not name:
+        raise ValueError(f"label {label} has no name")
+    channels = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
+    color = tuple(whole_number(value, "a colour", 255) for value in channels) if any(channels) else default_color(index)
+    modifier = code_of(cells, "TypeModifier") or SIDES[side_of(name)]
+    return Structure(
+        label, name, color, code_of(cells, "Category") or TISSUE, code_of(cells, "Type") or TISSUE, modifier
+    )
 
 
-def mirrored_classes():
-    """Return, for each of 256 class indices, its class in a mirror, uint8; the ignored label stays."""
-    index_of = {
-        (structure.unsided_name, structure.side): index for index, structure in enumerate(structures(), start=1)
-    }
+def whole_number(text, what, largest):
+    """Return a number from 0 to ``largest``; raise :class:`ValueError` if the text is none."""
+    if not text.isascii() or not text.isdigit() or int(text) > largest:
+        raise ValueError(f"'{text}' is no {what}, which is a whole number up to {largest}")
+    return int(text)
+
+
+def code_of(cells, part):
+    """Return the code of a part of the terminology, ``None`` if its cells are empty or not there."""
+    code = Code(*(cells.get(f"{part}_{field}", "") for field in ("CodingScheme", "CodeValue", "CodeMeaning")))
+    return code if any(code) else None
+
+
+def side_of(name):
+    """``"left"`` or ``"right"`` if that is a word of the name, else ``""``."""
+    return next((word.lower() for word in words(name) if word.lower() in ("left", "right")), "")
+
+
+def default_color(index):
+    """The colour of row number ``index``: hues a golden section apart, so that neighbours differ."""
+    rgb = colorsys.hsv_to_rgb((0.02 + 0.618034 * index) % 1, 0.65, 0.95 if index % 2 == 0 else 0.75)
+    return tuple(round(255 * channel) for channel in rgb)
+
+
+def rows_of(table):
+    """Structures as plain lists, for model files and JSON."""
+    return [[each.label, each.name, list(each.color), *map(list, each[3:])] for each in table]
+
+
+def table_of(rows):
+    """Structures of :func:`rows_of`."""
+    return tuple(Structure(int(row[0]), str(row[1]), tuple(row[2]), *(Code(*code) for code in row[3:])) for row in rows)
+
+
+def class_of_label(table=None):
+    """Map label to class index; of the brain structures without a ``table``."""
+    return {structure.label: index for index, structure in enumerate(table or structures(), start=1)}
+
+
+def labels_of_classes(table=None):
+    """Return the label of every class index, background first; uint8, or uint16 if a label exceeds 255."""
+    labels = [0] + [structure.label for structure in table or structures()]
+    return np.array(labels, dtype=np.uint8 if max(labels) <= 255 else np.uint16)
+
+
+def class_type(table):
+    """Return what holds class indices and, as its largest number, the ignored label: uint8, or int16 if it must."""
+    return np.uint8 if len(table) < IGNORED else np.int16
+
+
+def mirrored_classes(table=None):
+    """Return, for every number of :func:`class_type`, the class in a mirror, same type; the ignored label stays."""
+    table = table or structures()
+    index_of = {(structure.unsided_name, structure.side): index for index, structure in enumerate(table, start=1)}
     other = {"left": "right", "right": "left", "": ""}
-    table = np.arange(256, dtype=np.uint8)
+    mirrored = np.arange(np.iinfo(class_type(table)).max + 1, dtype=class_type(table))
     for (name, side), index in index_of.items():
-        table[index] = index_of[name, other[side]]
+        mirrored[index] = index_of.get((name, other[side]), index)
+    return mirrored
+
+
+def unsided_classes():
+    """Return, for each of 256 class indices, that of its left counterpart, uint8: a sagittal slice has no sides."""
+    mirrored, table = mirrored_classes(), np.arange(256, dtype=np.uint8)
+    for index, structure in enumerate(structures(), start=1):
+        if structure.side == "right":
+            table[index] = mirrored[index]
     return table

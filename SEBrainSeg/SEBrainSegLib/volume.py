@@ -1,4 +1,4 @@
-"""Volumes and their geometry: the conformed volume (1 mm, RAS), its slices, and the way back to the input's grid.
+"""Volumes and their geometry: the conformed volume (RAS), its slices, and the way back to the input's grid.
 
 A volume is a ``SimpleITK.Image`` all the way, so that spacing, origin and direction travel with the voxels. Arrays of
 a conformed volume are indexed ``[S, A, R]``: the last index grows towards the patient's right, the middle one
@@ -18,28 +18,36 @@ VIEWS = {"coronal": 1, "axial": 0, "sagittal": 2}
 # SimpleITK's world is LPS, so the axes of an RAS grid point along -x, -y and +z.
 RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 
-# Beyond this many voxels of 1 mm a side, a header is wrong rather than a head large.
-LARGEST_SIDE = 768
+BRAIN_SPACING = (1.0, 1.0, 1.0)  # mm along [S, A, R]
+
+# Beyond this many voxels a side or in all, a header is wrong rather than a patient large.
+LARGEST_SIDE = 2048
+LARGEST_VOLUME = 768**3
 
 
 def check(image):
-    """Raise :class:`SEBrainSegError` unless ``image`` is a scalar volume that can hold a brain."""
+    """Raise :class:`SEBrainSegError` unless ``image`` is a scalar volume."""
     if image.GetDimension() != 3:
         raise SEBrainSegError(
             f"The image has {image.GetDimension()} dimensions; choose a single 3D volume (one time point)."
         )
-    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
-        raise SEBrainSegError(
-            "The image has several values per voxel (colour, vector or complex); choose a scalar volume."
-        )
+    check_scalar(image)
     if min(image.GetSize()) < 2:
         size = " x ".join(str(n) for n in image.GetSize())
-        raise SEBrainSegError(f"The image is {size} voxels, a single slice or less; choose a whole-head T1 volume.")
+        raise SEBrainSegError(f"The image is {size} voxels, a single slice or less; choose a whole volume.")
     if not np.all(np.isfinite(image.GetSpacing() + image.GetOrigin() + image.GetDirection())):
         raise SEBrainSegError("The image's position in space is not finite; repair its header.")
     direction = np.array(image.GetDirection()).reshape(3, 3)
     if abs(np.linalg.det(direction)) < 1e-3:
         raise SEBrainSegError("The image's axes do not span space (singular direction matrix); repair its header.")
+
+
+def check_scalar(image):
+    """Raise :class:`SEBrainSegError` unless ``image`` has one real number per voxel."""
+    if image.GetNumberOfComponentsPerPixel() != 1 or "complex" in image.GetPixelIDTypeAsString():
+        raise SEBrainSegError(
+            "The image has several values per voxel (colour, vector or complex); choose a scalar volume."
+        )
 
 
 def corners(image):
@@ -49,55 +57,107 @@ def corners(image):
     return np.array([image.TransformIndexToPhysicalPoint(index) for index in indices])
 
 
-def without_aliasing(image):
-    """Smooth the axes sampled more finely than 1 mm, so that 1 mm samples stand for the tissue between them."""
-    # The width that widens a voxel of that spacing to one of 1 mm; below 0.1 mm it changes nothing.
-    sigmas = [math.sqrt(max(0.0, 1.0 - spacing**2)) / 2.355 for spacing in image.GetSpacing()]
-    for axis, sigma in enumerate(sigmas):
-        if sigma > 0.1 and image.GetSize()[axis] >= 4:
+def without_aliasing(image, spacing):
+    """Smooth the axes sampled more finely than ``spacing``, so that a sample stands for the tissue around it."""
+    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
+    for axis, fine in enumerate(image.GetSpacing()):
+        coarse = spacing[::-1][int(np.argmax(direction[:, axis]))]
+        # The width that widens a voxel to one of the coarser grid; below a tenth of it, it changes nothing.
+        sigma = math.sqrt(max(0.0, coarse**2 - fine**2)) / 2.355
+        if sigma > 0.1 * coarse and image.GetSize()[axis] >= 4:
             image = sitk.RecursiveGaussian(image, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
     return image
 
 
-def conform(image):
-    """Bring a volume to 1 mm voxels along the patient's right, anterior and superior.
+def finite(image):
+    """Return a float32 image in which what is no finite number is 0."""
+    image = sitk.Cast(image, sitk.sitkFloat32)
+    voxels = sitk.GetArrayViewFromImage(image)
+    if np.isfinite(voxels).all():
+        return image
+    repaired = sitk.GetImageFromArray(np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0))
+    repaired.CopyInformation(image)
+    return repaired
 
-    The grid covers the whole input. An input that is already 1 mm and parallel to these axes is only reordered.
+
+def conform(image, spacing=BRAIN_SPACING, outside=0.0):
+    """Bring a volume to a grid along the patient's right, anterior and superior.
+
+    The grid covers the whole input. An input that already has that spacing and is parallel to these axes is only
+    reordered.
 
     Args:
         image: scalar 3D ``SimpleITK.Image`` of any orientation, spacing or obliquity.
+        spacing: mm along ``[S, A, R]``.
+        outside: what is outside of the input.
 
     Returns:
-        float32 image, intensities as in the input, 0 outside of it; not-a-number becomes 0.
+        float32 image, intensities as in the input; not-a-number becomes 0.
 
     Raises:
         SEBrainSegError: not a usable volume.
     """
     check(image)
-    image = sitk.Cast(image, sitk.sitkFloat32)
-    voxels = sitk.GetArrayViewFromImage(image)
-    if not np.isfinite(voxels).all():
-        finite = sitk.GetImageFromArray(np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0))
-        finite.CopyInformation(image)
-        image = finite
     ras = corners(image) * (-1.0, -1.0, 1.0)
-    size = [int(n) for n in np.ceil(np.ptp(ras, axis=0) - 1e-3) + 1]
-    if max(size) > LARGEST_SIDE:
+    size = [int(n) for n in np.ceil(np.ptp(ras, axis=0) / spacing[::-1] - 1e-3) + 1]
+    if max(size) > LARGEST_SIDE or np.prod(size, dtype=float) > LARGEST_VOLUME:
         raise SEBrainSegError(
-            f"The image is {max(size)} mm long, too large for a head; check the voxel spacing in its header."
+            f"The image is {np.ptp(ras, axis=0).max():.0f} mm long, too large to be segmented; "
+            "check the voxel spacing in its header."
         )
     origin = tuple(float(x) for x in ras.min(axis=0) * (-1.0, -1.0, 1.0))
     return sitk.Resample(
-        without_aliasing(image),
+        without_aliasing(finite(image), spacing),
         size,
         sitk.Transform(3, sitk.sitkIdentity),
         sitk.sitkLinear,
         origin,
-        (1.0, 1.0, 1.0),
+        spacing[::-1],
         RAS_DIRECTION,
-        0.0,
+        outside,
         sitk.sitkFloat32,
     )
+
+
+def stack(image):
+    """Return a 2D image, or a volume whose slices are 2D images of their own, as a volume of float32, as it is.
+
+    Raises:
+        SEBrainSegError: it is neither, or not scalar.
+    """
+    if image.GetDimension() not in (2, 3):
+        raise SEBrainSegError(f"The image has {image.GetDimension()} dimensions; choose a 2D image or a stack of them.")
+    check_scalar(image)
+    image = sitk.JoinSeries(image) if image.GetDimension() == 2 else image
+    return finite(image)
+
+
+def prepare(image, spacing=BRAIN_SPACING, window=None):
+    """Bring an image to the grid and the intensities that a network takes.
+
+    Args:
+        image: scalar volume; 2D image or stack of them if ``spacing`` is ``None``.
+        spacing: mm along ``[S, A, R]``; ``None``: 2D images, used as they are.
+        window: the intensities that become 0 and 1, beyond which all is clipped; ``None``: see :func:`normalise`.
+
+    Returns:
+        ``(grid, array)``: a volume whose grid that is, and its intensities as a float32 array ``[S, A, R]``.
+
+    Raises:
+        SEBrainSegError: not a usable image.
+    """
+    if spacing is None:
+        grid = stack(image)
+    else:
+        grid = conform(image, spacing, window[0] if window else 0.0)
+    array = sitk.GetArrayFromImage(grid)
+    if window is not None:
+        low, high = window
+        return grid, np.clip((array - low) / (high - low), 0.0, 1.0).astype(np.float32)
+    if spacing is None and len(array) > 1:
+        # Each by itself, as in training; an empty one in a stack stays black.
+        return grid, np.stack([normalise(each[None])[0] if np.ptp(each) else np.zeros_like(each) for each in array])
+    return grid, normalise(array)
 
 
 def normalise(array):
@@ -112,7 +172,7 @@ def normalise(array):
     array = np.asarray(array, dtype=np.float32)
     floor, ceiling = (float(limit) for limit in np.percentile(array[::2, ::2, ::2], (1, 99.95)))
     if not ceiling > floor:
-        raise SEBrainSegError("All voxels of the image have the same value; choose a T1 scan of a head.")
+        raise SEBrainSegError("All voxels of the image have the same value; choose a scan.")
     array = array - floor
     # Up to the ceiling, so that hot voxels do not lift the mean.
     inside = np.minimum(array[array > 1e-6 * (ceiling - floor)], ceiling - floor)
@@ -144,9 +204,9 @@ def restore(labels, reference):
     """Bring a label image back to the grid of ``reference`` (nearest neighbour; 0 outside).
 
     Args:
-        labels: uint8 image on any grid.
+        labels: uint8 or uint16 image on any grid.
         reference: the input volume whose size, spacing, origin and direction the result has.
     """
     return sitk.Resample(
-        labels, reference, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
+        labels, reference, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor, 0, labels.GetPixelID()
     )

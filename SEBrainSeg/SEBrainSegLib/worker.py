@@ -1,11 +1,13 @@
 """The child process in which Slicer's module segments a volume.
 
-``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture unet --se scse --view coronal --device auto`` reads a
-volume and writes its labels. It tells how it goes in lines of JSON on stdout, one of
+``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture=unet --se=scse ...``, with an option for every field of
+:class:`~.parameters.Parameters`, reads a volume and writes its labels. It tells how it goes in lines of JSON on stdout,
+one of
 
 - ``{"progress": 0.3, "message": "..."}``,
 - ``{"error": "..."}``, one sentence, followed by exit status 1,
-- ``{"done": true, "device": "cpu"}``, followed by exit status 0.
+- ``{"done": true, "device": "cpu", "structures": [...]}``, what the labels mean in the rows of
+  :func:`~.structures.rows_of`, followed by exit status 0.
 
 Its stdin says that the parent lives: once that closes, the process ends. It is cancelled by killing it or, where a
 launcher stands between, by killing that, which closes its stdin.
@@ -17,10 +19,12 @@ import os
 import sys
 import threading
 import traceback
+from dataclasses import asdict, fields
 from pathlib import Path
 
 from .errors import SEBrainSegError
 from .parameters import Parameters
+from .structures import rows_of
 
 
 def parser():
@@ -28,8 +32,8 @@ def parser():
     parser = argparse.ArgumentParser(prog="SEBrainSegLib.worker")
     parser.add_argument("input", type=Path)
     parser.add_argument("output", type=Path)
-    for name in ("architecture", "se", "view", "device"):
-        parser.add_argument(f"--{name}", default=getattr(Parameters, name))
+    for field in fields(Parameters):
+        parser.add_argument(f"--{field.name}", default=field.default)
     return parser
 
 
@@ -91,19 +95,16 @@ def run(chosen, tell):
     Raises:
         SEBrainSegError: something that the user can mend.
     """
-    parameters = Parameters(chosen.architecture, chosen.se, chosen.view, chosen.device).checked()
+    parameters = Parameters(**{field.name: getattr(chosen, field.name) for field in fields(Parameters)}).checked()
     tell(progress=0.0, message="Loading PyTorch")
     segment = load_segment()
     found = segment(
         read(chosen.input),
-        parameters.architecture,
-        parameters.se,
-        parameters.view,
-        parameters.device,
         progress=lambda fraction, message: tell(progress=fraction, message=message),
+        **asdict(parameters),
     )
     write(found.labels, chosen.output)
-    tell(done=True, device=found.device)
+    tell(done=True, device=found.device, structures=rows_of(found.structures))
 
 
 def main(argv=None):

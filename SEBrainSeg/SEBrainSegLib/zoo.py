@@ -1,20 +1,16 @@
-"""The bundled networks: model files of fp16 weights with their configuration, verified before they are used.
-
-A model file is what ``torch.save`` makes of ``{"configuration": {...}, "weights": {...}}``: plain tensors, numbers and
-strings, read with ``weights_only=True``, so that a file can hold no code. ``Resources/Models/checksums.csv`` lists the
-SHA-256 of each.
-"""
+"""The bundled networks, verified before they are used: ``Resources/Models/checksums.csv`` lists the SHA-256 of each."""
 
 import csv
 import hashlib
-import io
-import pickle
 
-import torch
-
+from .bundled import checksums
 from .errors import SEBrainSegError
-from .networks import NETWORKS
+from .model import Model, read_model
 from .resources import resource
+
+# The conventions of drawing the structures that the bundled networks know, in the order of the classifier's rows:
+# that of Neuromorphometrics' manual labels and FreeSurfer's.
+PROTOCOLS = ("manual", "freesurfer")
 
 
 def model_name(architecture, se, view):
@@ -22,16 +18,7 @@ def model_name(architecture, se, view):
     return f"{architecture}-{se}-{view}.pt"
 
 
-def checksums():
-    """Return the SHA-256 of every bundled model file by name."""
-    try:
-        with open(resource("Models/checksums.csv"), newline="", encoding="utf-8") as file:
-            return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
-    except FileNotFoundError as error:
-        raise SEBrainSegError(str(error)) from None
-
-
-def load(architecture, se, view):
+def load(architecture, se, view, protocol="freesurfer") -> Model:
     """Load a bundled network, in evaluation mode, on the CPU.
 
     Raises:
@@ -48,27 +35,9 @@ def load(architecture, se, view):
     if hashlib.sha256(content).hexdigest() != listed[name]:
         raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
     try:
-        stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        configuration = dict(stored["configuration"])
-        network = NETWORKS[configuration.pop("architecture")](**configuration)
-        network.load_state_dict(full_precision(stored["weights"]))
-    except (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError):
+        return read_model(content, protocol)
+    except SEBrainSegError:
         raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
-    return network.eval()
-
-
-def full_precision(weights):
-    """Return a model file's weights as a float32 state dict; batch norm's counters stay integers."""
-    return {name: value.float() if value.is_floating_point() else value for name, value in weights.items()}
-
-
-def write(network, configuration, path):
-    """Write a model file: weights in fp16, ``configuration`` as given to the network plus ``architecture``."""
-    weights = {
-        key: value.detach().cpu().contiguous().half() if value.is_floating_point() else value.cpu()
-        for key, value in network.state_dict().items()
-    }
-    torch.save({"configuration": configuration, "weights": weights}, path)
 
 
 def list_checksums(folder):

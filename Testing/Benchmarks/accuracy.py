@@ -12,67 +12,52 @@ import csv
 import sys
 from pathlib import Path
 
-import numpy as np
 import SimpleITK as sitk
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
-
-from SEBrainSegLib import segment  # noqa: E402
-from SEBrainSegLib.structures import IGNORED, structures  # noqa: E402
-
-
-def dice_of_structures(found, truth):
-    """Return the Dice of every structure in table order; not-a-number where neither array has it."""
-    scored = truth != IGNORED
-    found, truth = found[scored], truth[scored]
-    overlap = np.bincount(truth[found == truth], minlength=256)
-    total = np.bincount(truth, minlength=256) + np.bincount(found, minlength=256)
-    labels = [structure.label for structure in structures()]
-    with np.errstate(invalid="ignore"):
-        return 2 * overlap[labels] / total[labels]
+from scores import dice_of_structures, find_scans, mean, table
+from SEBrainSegLib import SEBrainSegError, segment
+from SEBrainSegLib.parameters import Protocol, values
+from SEBrainSegLib.structures import structures
 
 
-def name_of(path):
-    """The NAME of ``NAME_t1.nii.gz``."""
-    return path.name[: -len("_t1.nii.gz")]
-
-
-def main():
-    """Run the benchmark."""
+def main(argv=None):
+    """Run the benchmark; returns the exit status (0 done, 2 bad input)."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--architecture", default="unet")
     parser.add_argument("--se", nargs="+", default=["none", "cse", "sse", "scse"])
+    parser.add_argument("--protocol", default="freesurfer", choices=values(Protocol), help="that of the labels")
     parser.add_argument("--names", nargs="+", help="only these scans")
     parser.add_argument("--csv", type=Path, help="file for the Dice of every scan, network and structure")
-    chosen = parser.parse_args()
-    paths = sorted(chosen.folder.glob("*_t1.nii.gz"))
-    if chosen.names:
-        paths = [path for path in paths if name_of(path) in chosen.names]
-    if not paths:
-        sys.exit(f"{chosen.folder} holds no NAME_t1.nii.gz with NAME_structures.nii.gz.")
+    chosen = parser.parse_args(argv)
     scores = {}
-    print("| scan | " + " | ".join(chosen.se) + " |\n|---|" + "---|" * len(chosen.se))
-    for path in paths:
-        image = sitk.ReadImage(str(path))
-        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_name(f"{name_of(path)}_structures.nii.gz"))))
-        name = name_of(path)
-        for se in chosen.se:
-            found = segment(image, architecture=chosen.architecture, se=se).labels
-            scores[name, se] = dice_of_structures(sitk.GetArrayFromImage(found), truth)
-        print(f"| {name} | " + " | ".join(f"{np.nanmean(scores[name, se]):.3f}" for se in chosen.se) + " |", flush=True)
-    print("\n| structure | " + " | ".join(chosen.se) + " |\n|---|" + "---|" * len(chosen.se))
+    try:
+        scans = find_scans([chosen.folder], chosen.names)
+        print(table(["scan", *chosen.se], []))
+        for scan in scans:
+            image, truth = scan.read()
+            for se in chosen.se:
+                found = segment(image, architecture=chosen.architecture, se=se, protocol=chosen.protocol).labels
+                scores[scan.name, se] = dice_of_structures(sitk.GetArrayFromImage(found), truth)
+            means = (f"{mean(scores[scan.name, se]):.3f}" for se in chosen.se)
+            print(f"| {scan.name} | {' | '.join(means)} |", flush=True)
+    except SEBrainSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    rows = []
     for index, structure in enumerate(structures()):
-        means = [np.nanmean([scores[name_of(path), se][index] for path in paths]) for se in chosen.se]
-        print(f"| {structure.name} | " + " | ".join(f"{mean:.3f}" for mean in means) + " |")
+        means = [mean([scores[scan.name, se][index] for scan in scans]) for se in chosen.se]
+        rows.append([structure.name, *(f"{value:.3f}" for value in means)])
+    print("\n" + table(["structure", *chosen.se], rows))
     if chosen.csv:
         with open(chosen.csv, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(["scan", "network", "structure", "dice"])
-            for (name, se), values in scores.items():
-                for structure, value in zip(structures(), values):
+            for (name, se), dice in scores.items():
+                for structure, value in zip(structures(), dice):
                     writer.writerow([name, f"{chosen.architecture}-{se}-coronal", structure.name, f"{value:.4f}"])
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

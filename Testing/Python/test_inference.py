@@ -5,8 +5,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import Cancelled, SEBrainSegError, inference, segment, zoo
-from SEBrainSegLib.structures import class_of_label
+from SEBrainSegLib import Cancelled, SEBrainSegError, bundled, inference, segment, zoo
+from SEBrainSegLib.model import Model
+from SEBrainSegLib.structures import class_of_label, structures
+from SEBrainSegLib.volume import VIEWS, normalise
 from test_volume import image_with_affine, rotation, value_at_ras
 
 # Normalised intensities at which the stand-in network changes its mind, and the FreeSurfer ids it then gives.
@@ -31,8 +33,13 @@ class ByIntensity(torch.nn.Module):
 @pytest.fixture
 def network(monkeypatch):
     stand_in = ByIntensity()
-    monkeypatch.setattr(zoo, "load", lambda *_: stand_in)
+    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
+    monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in VIEWS])
     return stand_in
+
+
+def model(network, view="coronal"):
+    return Model(network, view, structures())
 
 
 def phantom(affine, size):
@@ -87,11 +94,59 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array = np.zeros(size, np.float32)
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
-    slices = inference.normalise(array).transpose(2, 1, 0)
-    found = inference.classify(network, slices, view, torch.device("cpu"), lambda fraction: None)
+    slices = normalise(array).transpose(2, 1, 0)
+    found = inference.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)
     assert found.shape == slices.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
+
+
+class Says(torch.nn.Module):
+    """Stand-in for a network of one view: the same logits everywhere, by FreeSurfer id."""
+
+    def __init__(self, logits):
+        super().__init__()
+        self.logits = torch.full((32,), -20.0)
+        for label, logit in logits.items():
+            self.logits[class_of_label()[label] if label else 0] = logit
+
+    def forward(self, x):
+        return self.logits[None, :, None, None].expand(len(x), 32, *x.shape[2:])
+
+
+def voted(coronal, axial, sagittal):
+    """FreeSurfer id that three views with these logits agree on."""
+    views = {"coronal": coronal, "axial": axial, "sagittal": sagittal}
+    models = [model(Says(logits), view) for view, logits in views.items()]
+    array = np.zeros((5, 6, 7), np.float32)
+    found = inference.classify_in_views(models, array, torch.device("cpu"), lambda fraction: None)
+    assert found.shape == array.shape and len(np.unique(found)) == 1
+    return {0: 0, **{index: label for label, index in class_of_label().items()}}[int(found[0, 0, 0])]
+
+
+def test_views_are_averaged_by_their_weights():
+    # Two views outvote one, and a sure view two unsure ones: 0.4 * 0.9 + ... as worked out by hand.
+    assert voted({10: 5}, {12: 5}, {10: 5}) == 10
+    assert voted({10: 5}, {12: 5}, {12: 5}) == 12
+    assert voted({0: 5}, {0: 5}, {16: 5}) == 0
+    even = {10: 0.1, 12: 0.0}  # softmax 0.525 and 0.475
+    assert voted(even, {12: 5.0, 10: 0.0}, even) == 12
+
+
+def test_the_sagittal_view_has_no_say_on_sides():
+    # It knows the left structures only; the other views tell left from right.
+    assert voted({53: 5}, {53: 5}, {17: 5}) == 53
+    assert voted({17: 5}, {17: 5}, {17: 5}) == 17
+    # What it says of a hippocampus tips the scales for the right one, too: 0.4 + 0.2 against 0.4.
+    assert voted({53: 5}, {54: 5}, {17: 5}) == 53
+
+
+def test_all_views_give_the_same_anatomy_the_same_labels(network):
+    matrix, size = GRIDS["RAS"]
+    image = phantom(centred(matrix, size), size)
+    one, three = (sitk.GetArrayFromImage(segment(image, device="cpu", view=view).labels) for view in ("coronal", "all"))
+    assert len(np.unique(one)) == 5
+    np.testing.assert_array_equal(one, three)
 
 
 def test_progress_rises_to_one_and_names_what_happens(network):
@@ -112,7 +167,7 @@ def test_cancel_half_way_stops_within_a_batch(network):
 
 def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network):
     size = (64, 64, 64)
-    array = inference.normalise(sitk.GetArrayFromImage(phantom(centred(np.eye(3), size), size)))
+    array = normalise(sitk.GetArrayFromImage(phantom(centred(np.eye(3), size), size)))
 
     class Limited(ByIntensity):
         def forward(self, x):
@@ -120,8 +175,8 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
                 raise torch.cuda.OutOfMemoryError("injected")
             return super().forward(x)
 
-    expected = inference.classify(network, array, "coronal", torch.device("cpu"), lambda fraction: None)
-    found = inference.classify(Limited(), array, "coronal", torch.device("cpu"), lambda fraction: None)
+    expected = inference.classify(model(network), array, torch.device("cpu"), lambda fraction: None)
+    found = inference.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)
     np.testing.assert_array_equal(found, expected)
 
 

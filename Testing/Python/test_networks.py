@@ -1,37 +1,51 @@
-"""The paper's U-Net: parameter counts, and that its squeeze & excitation layers do something."""
+"""The paper's networks: parameter counts, max-unpooling, and that their squeeze & excitation layers do something."""
 
 import pytest
 import torch
 
-from SEBrainSegLib.networks import UNet, parameters
-from SEBrainSegLib.recalibration import ChannelSE, ChannelSpatialSE, SpatialSE
+from SEBrainSegLib.networks import NETWORKS, Block, DenseNet, SDNet, UNet, parameters
+from SEBrainSegLib.recalibration import ChannelSE, SpatialSE
 
-CONFIGURATIONS = [("none", "max"), ("cse", "max"), ("sse", "max")] + [
-    ("scse", aggregation) for aggregation in ("max", "addition", "multiplication", "concatenation")
+AGGREGATIONS = ("max", "addition", "multiplication", "concatenation")
+# Concatenation doubles the channels, which max-unpooling cannot take.
+CONFIGURATIONS = [
+    (architecture, se, aggregation)
+    for architecture in ("unet", "sdnet", "densenet")
+    for se in ("none", "cse", "sse", "scse")
+    for aggregation in (AGGREGATIONS[: 4 if architecture == "unet" else 3] if se == "scse" else ("max",))
 ]
-SE_LAYERS = (ChannelSE, SpatialSE, ChannelSpatialSE)
 
 
-def count_by_hand(width, kernel, classes, se="none", aggregation="max", reduction=2, bias=True, depth=4):
-    """Number of parameters by arithmetic: two convolutions with biases and affine batch norms a block."""
+def count_by_hand(
+    width, kernel, classes, se="none", aggregation="max", reduction=2, bias=True, depth=4, architecture="unet"
+):
+    """Number of parameters by arithmetic: biases in every convolution, two numbers a channel in every batch norm."""
     squeezed = width // reduction
     cse = 2 * width * squeezed + (squeezed + width if bias else 0)
     sse = width + (1 if bias else 0)
     extra = {"none": 0, "cse": cse, "sse": sse, "scse": cse + sse}[se]
     out = 2 * width if (se, aggregation) == ("scse", "concatenation") else width
 
+    def convolution(channels, side=kernel):
+        return side**2 * channels * width + width
+
     def block(channels):
-        first = kernel**2 * channels * width + width + 2 * width
-        return first + kernel**2 * width * width + width + 2 * width
+        if architecture == "unet":
+            return convolution(channels) + 2 * width + convolution(width) + 2 * width
+        if architecture == "sdnet":
+            return convolution(channels) + 2 * width
+        # Each layer of a dense block sees the block's input and all that came before it.
+        seen = [channels, channels + width, channels + 2 * width]
+        return 2 * sum(seen) + convolution(seen[0]) + convolution(seen[1]) + convolution(seen[2], side=1)
 
     encoders = block(1) + (depth - 1) * block(out) + depth * extra
     decoders = block(width + out) + (depth - 1) * block(out + out) + depth * extra
     return encoders + block(out) + decoders + out * classes + classes
 
 
-def tiny(se="scse", aggregation="max", seed=0, **arguments):
+def tiny(architecture="unet", se="scse", aggregation="max", seed=0, **arguments):
     torch.manual_seed(seed)
-    network = UNet(classes=3, width=4, kernel=3, se=se, aggregation=aggregation, **arguments)
+    network = NETWORKS[architecture](classes=3, width=4, kernel=3, se=se, aggregation=aggregation, **arguments)
     # Statistics and gates as a trained network has, so that no layer is idle by chance.
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -45,45 +59,108 @@ def slices(rows=32, columns=48, count=2):
     return torch.rand(count, 1, rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
 
 
-def test_parameters_at_the_settings_of_the_paper():
-    assert parameters(UNet(classes=28, width=64, kernel=5, depth=4)) == 2_157_276
+@pytest.mark.parametrize(
+    "network, kernel, count",
+    [(UNet, 5, 2_157_276), (SDNet, 5, 1_233_948), (SDNet, 7, 2_415_132), (DenseNet, 5, 3_516_962)],
+)
+def test_parameters_at_the_settings_of_the_paper(network, kernel, count):
+    assert parameters(network(classes=28, width=64, kernel=kernel, depth=4)) == count
 
 
-def test_scse_without_biases_adds_what_the_paper_says():
-    plain = parameters(UNet(classes=28, width=64, kernel=5, depth=4, se="none"))
-    recalibrated = parameters(UNet(classes=28, width=64, kernel=5, depth=4, se="scse", reduction=2, se_bias=False))
+@pytest.mark.parametrize("network, percent", [(UNet, 1.54), (SDNet, 2.70), (DenseNet, 0.95)])
+def test_scse_without_biases_adds_what_the_paper_says(network, percent):
+    plain = parameters(network(classes=28, width=64, se="none"))
+    recalibrated = parameters(network(classes=28, width=64, se="scse", reduction=2, se_bias=False))
     assert recalibrated - plain == 33_280
-    assert 0.015 < (recalibrated - plain) / plain < 0.016
+    assert 100 * (recalibrated - plain) / plain == pytest.approx(percent, abs=0.005)
 
 
 # 8 blocks of C = 32, r = 2: C^2 + C/2 + C for cSE, C + 1 for sSE.
+@pytest.mark.parametrize("architecture", NETWORKS)
 @pytest.mark.parametrize("se, increase", [("cse", 8 * 1072), ("sse", 8 * 33), ("scse", 8 * 1105)])
-def test_increase_at_the_bundled_width(se, increase):
-    plain = parameters(UNet(classes=32, width=32, kernel=5))
-    assert plain == count_by_hand(32, 5, 32)
-    assert parameters(UNet(classes=32, width=32, kernel=5, se=se)) - plain == increase
+def test_increase_at_the_bundled_width(architecture, se, increase):
+    network = NETWORKS[architecture]
+    plain = parameters(network(classes=32, width=32, kernel=5))
+    assert plain == count_by_hand(32, 5, 32, architecture=architecture)
+    assert parameters(network(classes=32, width=32, kernel=5, se=se)) - plain == increase
 
 
-@pytest.mark.parametrize("se, aggregation", CONFIGURATIONS)
+@pytest.mark.parametrize("architecture, se, aggregation", CONFIGURATIONS)
 @pytest.mark.parametrize(
     "width, kernel, classes, depth, reduction", [(6, 3, 5, 4, 3), (4, 5, 2, 2, 2), (8, 1, 32, 3, 4)]
 )
-def test_parameters_of_other_settings(se, aggregation, width, kernel, classes, depth, reduction):
-    network = UNet(classes, width, kernel, depth, se, reduction, aggregation)
-    assert parameters(network) == count_by_hand(width, kernel, classes, se, aggregation, reduction, depth=depth)
+def test_parameters_of_other_settings(architecture, se, aggregation, width, kernel, classes, depth, reduction):
+    network = NETWORKS[architecture](classes, width, kernel, depth, se, reduction, aggregation)
+    by_hand = count_by_hand(width, kernel, classes, se, aggregation, reduction, True, depth, architecture)
+    assert parameters(network) == by_hand
 
 
-@pytest.mark.parametrize("se, aggregation", CONFIGURATIONS)
-def test_every_se_layer_built_is_called(se, aggregation):
-    network, calls = tiny(se, aggregation).eval(), {}
+@pytest.mark.parametrize("placement, blocks", [("encoder", 4), ("decoder", 4), ("both", 8), ("all", 9)])
+def test_se_blocks_are_where_they_are_placed(placement, blocks):
+    network = UNet(width=4, kernel=3, se="cse", placement=placement)
+    places = [name for name, module in network.named_modules() if isinstance(module, ChannelSE)]
+    assert len(places) == blocks
+    allowed = {"encoder": ("encoders",), "decoder": ("decoders",)}.get(
+        placement, ("encoders", "decoders", "bottleneck")
+    )
+    assert all(place.startswith(allowed) for place in places)
+    assert any(place.startswith("bottleneck") for place in places) == (placement == "all")
+
+
+@pytest.mark.parametrize("architecture", ["sdnet", "densenet"])
+def test_unpooling_puts_values_where_the_encoder_had_its_maxima(architecture):
+    network = NETWORKS[architecture](width=2, kernel=3)
+    skip = torch.rand(1, 2, 5, 7, generator=torch.Generator().manual_seed(3))  # odd: the last row and column are lost
+    pooled, indices = network.pool(skip)
+    values = torch.arange(1.0, 13).reshape(1, 2, 2, 3)
+    found = network.upsample(values, skip, indices)
+    expected = torch.zeros_like(skip)
+    for channel in range(2):
+        for row in range(2):
+            for column in range(3):
+                window = skip[0, channel, 2 * row : 2 * row + 2, 2 * column : 2 * column + 2]
+                assert pooled[0, channel, row, column] == window.max()
+                place = int(window.argmax())
+                expected[0, channel, 2 * row + place // 2, 2 * column + place % 2] = values[0, channel, row, column]
+    assert torch.equal(found, expected)
+
+
+def test_a_dense_block_keeps_its_input():
+    # Every layer sees the input itself, so it reaches the last one untouched.
+    torch.manual_seed(0)
+    layers = DenseNet(width=4, kernel=3).encoders[1].convolutions.eval()
+    seen = []
+    layers.last.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    x = torch.rand(1, 4, 8, 8)
+    with torch.no_grad():
+        layers(x)
+        assert seen[0].shape == (1, 12, 8, 8)
+        assert torch.equal(seen[0][:, :4], x)
+        assert torch.equal(seen[0][:, 4:8], layers.first(x))
+        assert torch.equal(seen[0][:, 8:], layers.second(seen[0][:, :8]))
+
+
+@pytest.mark.parametrize("architecture", ["sdnet", "densenet"])
+def test_concatenation_is_refused_where_it_cannot_be_unpooled(architecture):
+    with pytest.raises(ValueError, match="[Cc]oncatenation"):
+        NETWORKS[architecture](width=4, se="scse", aggregation="concatenation")
+
+
+def test_unknown_placements_are_refused():
+    with pytest.raises(ValueError, match="middle"):
+        UNet(width=4, se="scse", placement="middle")
+
+
+@pytest.mark.parametrize("architecture, se, aggregation", CONFIGURATIONS)
+def test_every_se_layer_built_is_called(architecture, se, aggregation):
+    network, calls = tiny(architecture, se, aggregation).eval(), {}
 
     def count(module, *_):
         calls[module] = calls.get(module, 0) + 1
 
-    layers = [module for module in network.modules() if isinstance(module, SE_LAYERS)]
-    # One block after each of 4 encoders and 4 decoders; scSE holds the two others.
-    kinds = {"none": 0, "cse": 1, "sse": 1, "scse": 3}[se]
-    assert len(layers) == 8 * kinds
+    # One block after each of 4 encoders and 4 decoders.
+    layers = [module.se for module in network.modules() if isinstance(module, Block) and module.se is not None]
+    assert len(layers) == (0 if se == "none" else 8)
     inner = {part for layer in layers for part in layer.modules() if any(True for _ in part.parameters(recurse=False))}
     assert len(inner) == 8 * {"none": 0, "cse": 2, "sse": 1, "scse": 3}[se]
     for module in {*layers, *inner}:
@@ -92,39 +169,45 @@ def test_every_se_layer_built_is_called(se, aggregation):
     assert calls == dict.fromkeys([*layers, *inner], 1)
 
 
-@pytest.mark.parametrize("se, aggregation", CONFIGURATIONS[1:])
-def test_changing_any_se_weight_changes_the_output(se, aggregation):
-    network, x = tiny(se, aggregation).eval(), slices()
+@pytest.mark.parametrize("architecture, se, aggregation", [each for each in CONFIGURATIONS if each[1] != "none"])
+def test_changing_any_se_weight_changes_the_output(architecture, se, aggregation):
+    network, x = tiny(architecture, se, aggregation).eval(), slices()
     with torch.no_grad():
         before, tried = network(x), 0
         for layer in network.modules():
             if not isinstance(layer, (ChannelSE, SpatialSE)):
                 continue
             for weight in layer.parameters():
-                kept = weight.clone()
-                weight.add_(0.7)
-                assert (network(x) - before).abs().max() > 1e-10  # rounding is 1e-15
-                weight.copy_(kept)
+                kept, moved = weight.clone(), []
+                # With max, one branch may win everywhere until the other is lifted.
+                for amount in (0.7, -0.7, 10.0, -10.0):
+                    weight.add_(amount)
+                    moved.append((network(x) - before).abs().max())
+                    weight.copy_(kept)
+                assert max(moved) > 1e-10  # rounding is 1e-15
                 tried += 1
         assert tried == 8 * {"cse": 4, "sse": 2, "scse": 6}[se]
         assert torch.equal(network(x), before)
 
 
-@pytest.mark.parametrize("se, aggregation", CONFIGURATIONS)
-def test_every_parameter_gets_a_gradient(se, aggregation):
-    # In evaluation mode, as batch norm in training mode takes out the biases of the convolutions before it.
-    network = tiny(se, aggregation, seed=2).eval()
-    output = network(slices())
-    (
-        output * torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
-    ).sum().backward()
-    idle = [name for name, value in network.named_parameters() if value.grad is None or not value.grad.abs().max() > 0]
-    assert idle == []
+@pytest.mark.parametrize("architecture, se, aggregation", CONFIGURATIONS)
+def test_every_parameter_gets_a_gradient(architecture, se, aggregation):
+    idle = set(dict(tiny(architecture, se, aggregation).named_parameters()))
+    # With max, one branch may win everywhere in a network drawn by chance, but not in each of three.
+    for seed in (2, 3, 4):
+        # In evaluation mode, as batch norm in training mode takes out the biases of the convolutions before it.
+        network = tiny(architecture, se, aggregation, seed).eval()
+        output = network(slices())
+        noise = torch.randn(output.shape, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+        (output * noise).sum().backward()
+        gradients = {name: value.grad for name, value in network.named_parameters()}
+        idle &= {name for name, value in gradients.items() if value is None or not value.abs().max() > 0}
+    assert idle == set()
 
 
-@pytest.mark.parametrize("se, aggregation", CONFIGURATIONS)
-def test_slices_of_any_size_keep_it(se, aggregation):
-    network = tiny(se, aggregation).eval()
+@pytest.mark.parametrize("architecture, se, aggregation", CONFIGURATIONS)
+def test_slices_of_any_size_keep_it(architecture, se, aggregation):
+    network = tiny(architecture, se, aggregation).eval()
     for rows, columns in ((16, 16), (17, 23), (33, 16), (31, 47)):
         with torch.no_grad():
             output = network(slices(rows, columns, count=1))

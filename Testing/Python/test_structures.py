@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from SEBrainSegLib.structures import class_of_label, labels_of_classes, mirrored_classes, structures
+from SEBrainSegLib.structures import class_of_label, labels_of_classes, mirrored_classes, structures, unsided_classes
 
 # FreeSurfer ids, left and right, then those of the midline.
 PAIRS = {
@@ -64,6 +64,16 @@ def test_classes_count_from_1_in_the_order_of_the_table():
     assert labels[0] == 0
     assert [int(label) for label in labels[1:]] == [structure.label for structure in structures()]
     assert class_of_label() == {int(label): index for index, label in enumerate(labels) if index > 0}
+
+
+def test_without_sides_every_right_structure_is_its_left_one():
+    table = unsided_classes()
+    index_of = class_of_label()
+    for left, right in ((2, 41), (17, 53), (28, 60), (5, 44)):
+        assert table[index_of[right]] == table[index_of[left]] == index_of[left]
+    for label in (14, 15, 16):
+        assert table[index_of[label]] == index_of[label]
+    assert table[0] == 0 and table[255] == 255
 
 
 def test_mirroring_swaps_each_pair_and_nothing_else():

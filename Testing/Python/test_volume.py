@@ -154,7 +154,7 @@ def test_what_is_no_scalar_volume_is_refused_in_words(image, words):
 def test_a_header_that_is_kilometres_wrong_is_refused():
     image = sitk.Image([64, 64, 64], sitk.sitkInt16)
     image.SetSpacing((100.0, 1.0, 1.0))
-    with pytest.raises(SEBrainSegError, match="too large for a head"):
+    with pytest.raises(SEBrainSegError, match="too large to be segmented"):
         conform(image)
 
 

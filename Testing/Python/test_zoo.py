@@ -8,11 +8,13 @@ import pickle
 import pytest
 import torch
 
-from SEBrainSegLib import zoo
+from SEBrainSegLib import bundled, zoo
 from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.model import write_model
 from SEBrainSegLib.networks import UNet
 
-ARGUMENTS = {"classes": 5, "width": 4, "kernel": 3, "depth": 2, "se": "scse", "aggregation": "addition"}
+# Two protocols of three classes each.
+ARGUMENTS = {"classes": 6, "width": 4, "kernel": 3, "depth": 2, "se": "scse", "aggregation": "addition"}
 NAME = "unet-scse-coronal.pt"
 
 
@@ -50,8 +52,9 @@ def models(tmp_path, monkeypatch, network):
             raise FileNotFoundError(name)
         return path
 
-    monkeypatch.setattr(zoo, "resource", resource)
-    zoo.write(network, {"architecture": "unet", **ARGUMENTS}, folder / NAME)
+    for reader in (bundled, zoo):
+        monkeypatch.setattr(reader, "resource", resource)
+    write_model(folder / NAME, network, {"architecture": "unet", **ARGUMENTS}, "coronal", ("manual", "freesurfer"))
     zoo.list_checksums(folder)
     return folder
 
@@ -60,19 +63,31 @@ def slices():
     return torch.rand(2, 1, 20, 24, generator=torch.Generator().manual_seed(1))
 
 
-def test_a_network_comes_back_as_it_was_but_for_fp16(models, network):
-    loaded = zoo.load("unet", "scse", "coronal")
+@pytest.mark.parametrize("protocol, rows", [("manual", slice(0, 3)), ("freesurfer", slice(3, 6))])
+def test_a_network_comes_back_as_it_was_but_for_fp16(models, network, protocol, rows):
+    model = zoo.load("unet", "scse", "coronal", protocol)
+    assert model.view == "coronal"
+    loaded = model.network
     assert not loaded.training
     assert {value.dtype for value in loaded.parameters()} == {torch.float32}
     with torch.no_grad():
-        found, expected = loaded(slices()), network(slices())
+        found, expected = loaded(slices()), network(slices())[:, rows]
         torch.testing.assert_close(found, expected, rtol=0.01, atol=0.01)
         assert not torch.equal(found, expected)
         # Nothing but the rounding to fp16 lies between them.
         for value in (*network.parameters(), *network.buffers()):
             if value.is_floating_point():
                 value.copy_(value.half())
-        assert torch.equal(found, network(slices()))
+        torch.testing.assert_close(found, network(slices())[:, rows], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf"), 1e6])
+def test_weights_that_fp16_cannot_hold_are_not_written(tmp_path, network, poison):
+    with torch.no_grad():
+        network.classifier.weight[0, 0] = poison
+    with pytest.raises(ValueError, match="classifier.weight"):
+        write_model(tmp_path / "x.pt", network, {"architecture": "unet", **ARGUMENTS}, "coronal")
+    assert not (tmp_path / "x.pt").exists()
 
 
 def test_checksums_are_those_of_the_files(models):

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
+from ..model import full_precision, write_model
 from ..networks import NETWORKS
 from ..recalibration import VARIANTS
 from ..structures import structures
 from ..volume import VIEWS
-from ..zoo import full_precision, list_checksums, model_name, write
+from ..zoo import PROTOCOLS, list_checksums, model_name
 from .scans import head_labels, labelled_scans
 from .train import TimeUp, train
 
@@ -48,7 +49,7 @@ def main(argv=None):
     print(f"{len(scans)} scans to train on, {len(held_out)} held out, {len(heads)} label maps.", flush=True)
     configuration = {
         "architecture": chosen.architecture,
-        "classes": len(structures()) + 1,
+        "classes": len(PROTOCOLS) * (len(structures()) + 1),
         "width": chosen.width,
         "se": chosen.se,
     }
@@ -77,7 +78,8 @@ def main(argv=None):
         print(stop)
         return 3
     chosen.models.mkdir(parents=True, exist_ok=True)
-    write(network, configuration, chosen.models / model_name(chosen.architecture, chosen.se, chosen.view))
+    path = chosen.models / model_name(chosen.architecture, chosen.se, chosen.view)
+    write_model(path, network, configuration, chosen.view, PROTOCOLS)
     list_checksums(chosen.models)
     return 0
 

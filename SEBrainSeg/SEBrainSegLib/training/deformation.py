@@ -30,16 +30,18 @@ def random_affine(rng, strength=1.0):
     return (matrix @ scaling @ shear).astype(np.float32)
 
 
-def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)):
+def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0), stretch=None):
     """Positions in a volume of the pixels of one deformed slice.
 
     Args:
         view: ``"coronal"``, ``"axial"`` or ``"sagittal"``.
         shape: rows and columns of the slice.
         centre: the voxel ``(S, A, R)`` that the slice's middle stands for.
-        offset: distance of the slice from the centre along the view's normal, mm.
+        offset: distance of the slice from the centre along the view's normal, in pixels.
         mirrored: whether left and right are exchanged.
-        shift: in-plane displacement of the slice's middle, mm.
+        shift: in-plane displacement of the slice's middle, in pixels.
+        stretch: voxels a pixel along each axis of the volume, 1 along all if it is ``None``; 0 along the normal of a 2D
+            image keeps to its only plane.
 
     Returns:
         float32 tensor ``(3, rows, columns)`` of fractional ``(S, A, R)`` indices.
@@ -57,21 +59,24 @@ def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)
         positions += smooth_noise(rng, 3, shape, cells) * float(rng.uniform(0, amplitude))
     if mirrored:
         positions[2] = -positions[2]
+    if stretch is not None:
+        positions *= torch.tensor(stretch, dtype=torch.float32)[:, None, None]
     return positions + torch.tensor(centre, dtype=torch.float32)[:, None, None]
 
 
-def nearest(volume, positions):
-    """Values of the nearest voxels, 0 outside the volume; dtype of the volume."""
+def nearest(volume, positions, outside=0):
+    """Values of the nearest voxels, ``outside`` beyond the volume; dtype of the volume."""
     indices = positions.round().long()
     inside = torch.ones(positions.shape[1:], dtype=torch.bool)
     for axis, size in enumerate(volume.shape):
         inside &= (indices[axis] >= 0) & (indices[axis] < size)
         indices[axis].clamp_(0, size - 1)
-    return volume[indices[0], indices[1], indices[2]] * inside
+    return volume[indices[0], indices[1], indices[2]].masked_fill_(~inside, outside)
 
 
 def linear(volume, positions):
     """Trilinearly interpolated values, 0 outside the volume; float32."""
-    sizes = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None]
-    grid = (2 * positions / (sizes - 1) - 1).flip(0).permute(1, 2, 0)[None, None]
+    last = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None] - 1
+    # A 2D image has one plane, whose only position is 0.
+    grid = (2 * positions / last.clamp(min=1) - 1).flip(0).permute(1, 2, 0)[None, None]
     return functional.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=True)[0, 0, 0]

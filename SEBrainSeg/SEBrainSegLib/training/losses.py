@@ -8,17 +8,23 @@ from ..structures import IGNORED
 
 def dice_loss(logits, classes):
     """1 - mean soft Dice over the classes present in the batch, background included."""
+    return dice_loss_of(functional.softmax(logits, dim=1), classes)
+
+
+def dice_loss_of(probabilities, classes):
+    """:func:`dice_loss` of probabilities ``(N, C, H, W)``."""
+    count = probabilities.shape[1]
     valid = classes != IGNORED
-    probabilities = functional.softmax(logits, dim=1) * valid[:, None]
-    target = functional.one_hot(classes * valid, logits.shape[1]).movedim(-1, 1).to(logits.dtype) * valid[:, None]
-    overlap = (probabilities * target).sum(dim=(0, 2, 3))
-    volumes = probabilities.sum(dim=(0, 2, 3)) + target.sum(dim=(0, 2, 3))
-    present = target.sum(dim=(0, 2, 3)) > 0
-    return 1 - (2 * overlap / (volumes + 1e-6))[present].mean() if present.any() else logits.sum() * 0
+    pixels = probabilities.movedim(1, -1)[valid]
+    target = classes[valid]
+    overlap = pixels.new_zeros(count).index_add(0, target, pixels.gather(1, target[:, None])[:, 0])
+    sizes = torch.bincount(target, minlength=count)
+    dice = 2 * overlap / (pixels.sum(dim=0) + sizes + 1e-6)
+    return 1 - dice[sizes > 0].mean() if len(target) else probabilities.sum() * 0
 
 
 def combined_loss(logits, classes):
     """Cross-entropy plus Dice (section IV-C of the paper, without its class and edge weights)."""
-    logits = torch.as_tensor(logits, dtype=torch.float32)
-    entropy = functional.cross_entropy(logits, classes, ignore_index=IGNORED, reduction="sum")
-    return entropy / (classes != IGNORED).sum().clamp(min=1) + dice_loss(logits, classes)
+    logarithms = functional.log_softmax(logits.float(), dim=1)
+    entropy = functional.nll_loss(logarithms, classes, ignore_index=IGNORED, reduction="sum")
+    return entropy / (classes != IGNORED).sum().clamp(min=1) + dice_loss_of(logarithms.exp(), classes)

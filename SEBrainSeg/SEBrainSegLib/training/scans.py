@@ -1,4 +1,4 @@
-"""What the networks learn from: labelled scans, and label maps of heads from which scans are synthesised."""
+"""What the bundled networks learn from: labelled scans, and label maps of heads to synthesise scans from."""
 
 from pathlib import Path
 
@@ -6,13 +6,17 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..errors import SEBrainSegError
+from ..reading import read
 from ..structures import IGNORED, class_of_label
-from ..volume import conform, corners, normalise
+from ..volume import prepare, restore
+from .pairs import Pair, find_pairs, read_pair
 
 # Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
 SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
 DEEP_STRUCTURES = (10, 49, 11, 50, 12, 51, 13, 52)
 FIRST_EXTRACEREBRAL = 500
+FLUID = 24
 
 
 def array_of(image):
@@ -35,8 +39,9 @@ def classes_of(labels):
 
 
 def centre_of(labels):
-    """Mean position of the deep structures, array index ``(S, A, R)``."""
-    return np.argwhere(np.isin(labels, DEEP_STRUCTURES)).mean(axis=0)
+    """Mean position of the deep structures, of all labels if there are none; array index ``(S, A, R)``."""
+    deep = np.isin(labels, DEEP_STRUCTURES)
+    return np.argwhere(deep if deep.any() else labels > 0).mean(axis=0)
 
 
 class LabelledScan:
@@ -45,24 +50,26 @@ class LabelledScan:
     Attributes:
         image: float32 tensor, normalised as at inference.
         classes: uint8 tensor of class indices, 255 where ignored.
+        tissues, tissue_ids: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """
 
     def __init__(self, image_path, labels_path, margin=32):
-        self.name = Path(image_path).name[: -len("_t1.nii.gz")]
-        image = sitk.ReadImage(str(image_path))
-        array = normalise(sitk.GetArrayFromImage(conform(image)))
-        label_image = sitk.ReadImage(str(labels_path))
-        labels = array_of(label_image)
-        same = np.allclose(corners(image).min(axis=0), corners(label_image).min(axis=0), atol=0.01)
-        if array.shape != labels.shape or not same:
-            raise ValueError(f"{image_path} and {labels_path} are not on the same 1 mm grid.")
-        array, labels = (np.pad(a, margin) for a in (array, labels))
+        self.name = Path(image_path).name.split("_t1.")[0]
+        image, label_image = read_pair(Pair(self.name, Path(image_path), Path(labels_path)))
+        grid, array = prepare(image)
+        labels = sitk.GetArrayFromImage(restore(label_image, grid))
+        if not labels.any():
+            raise SEBrainSegError(f"{labels_path} has no label; remove it and its scan.")
+        array, labels = (np.pad(each, margin) for each in (array, labels))
         self.image = torch.from_numpy(array)
         self.classes = torch.from_numpy(classes_of(labels))
-        brain = sitk.GetImageFromArray((array > 0.02).astype(np.uint8) | (labels > 0))
+        inside = (array > 0.02) | (labels > 0)
+        self.tissue_ids, tissues = np.unique(np.where(inside & (labels == 0), FLUID, labels), return_inverse=True)
+        self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
+        brain = sitk.GetImageFromArray(inside.astype(np.uint8))
         distance = sitk.SignedMaurerDistanceMap(brain, squaredDistance=False, useImageSpacing=True)
         self.distance = torch.from_numpy(np.maximum(sitk.GetArrayFromImage(distance), 0).astype(np.float32))
         self.centre = centre_of(labels)
@@ -81,24 +88,31 @@ class HeadLabels:
     """
 
     def __init__(self, path):
-        labels = array_of(sitk.ReadImage(str(path)))
+        labels = array_of(read(path))
         self.name = Path(path).name.split(".")[0]
         self.tissue_ids, tissues = np.unique(labels, return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
         self.classes = torch.from_numpy(classes_of(labels))
-        self.centre = centre_of(labels)
         positions = np.argwhere(self.classes.numpy() > 0)
+        if not len(positions):
+            raise SEBrainSegError(f"{path} has none of the brain structures; remove it.")
+        self.centre = centre_of(labels)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
 
 
 def labelled_scans(folder, names=None):
     """Load every ``NAME_t1`` / ``NAME_structures`` pair of a folder, or those named."""
-    paths = sorted(Path(folder).glob("*_t1.nii.gz"))
-    if names is not None:
-        paths = [path for path in paths if path.name.split("_")[0] in names]
-    return [LabelledScan(path, path.with_name(path.name.replace("_t1", "_structures"))) for path in paths]
+    pairs = [pair for pair in find_pairs(folder) if names is None or pair.name in names]
+    return [LabelledScan(pair.image, pair.labels) for pair in pairs]
 
 
 def head_labels(folder):
-    """Load every label map of a folder."""
-    return [HeadLabels(path) for path in sorted(Path(folder).glob("*.nii.gz"))]
+    """Load every label map of a folder.
+
+    Raises:
+        SEBrainSegError: there are none, or one has no brain.
+    """
+    paths = sorted(Path(folder).glob("*.nii.gz"))
+    if not paths:
+        raise SEBrainSegError(f"{folder} holds no label maps (.nii.gz) of heads; name a folder that does.")
+    return [HeadLabels(path) for path in paths]

@@ -9,28 +9,29 @@ from torch.nn import functional
 from .deformation import nearest, smooth_noise
 from .scans import FIRST_EXTRACEREBRAL
 
-# Mean T1 intensities relative to cerebral white matter, by FreeSurfer id of the left structure.
+# Mean T1 intensities relative to cerebral white matter, by FreeSurfer id of the left structure; the 31 structures as
+# measured in the training scans, the others as in their neighbours.
 T1_CONTRAST = {
     2: 1.0,
-    3: 0.60,
-    4: 0.25,
+    3: 0.59,
+    4: 0.23,
     5: 0.30,
-    7: 0.86,
-    8: 0.57,
+    7: 0.95,
+    8: 0.63,
     10: 0.81,
-    11: 0.66,
-    12: 0.73,
-    13: 0.87,
-    14: 0.28,
-    15: 0.28,
-    16: 0.90,
-    17: 0.62,
-    18: 0.62,
-    24: 0.22,
+    11: 0.68,
+    12: 0.77,
+    13: 0.93,
+    14: 0.27,
+    15: 0.19,
+    16: 0.87,
+    17: 0.61,
+    18: 0.61,
+    24: 0.20,
     25: 0.75,
-    26: 0.66,
-    28: 0.85,
-    30: 0.5,
+    26: 0.64,
+    28: 0.91,
+    30: 0.45,
     72: 0.28,
     85: 0.8,
     136: 0.35,
@@ -41,13 +42,13 @@ LEFT_OF.update({60: 28, 62: 30, 163: 136, 164: 137})
 
 
 def tissue_intensities(rng, tissue_ids, stripped):
-    """Draw a mean intensity for every tissue, in units of the brightest; T1-like four times of five.
+    """Draw a mean intensity for every tissue, in units of white matter; T1-like 19 times of 20.
 
     Left and right share a mean. Tissue outside the brain is anything from black to bright, or black if stripped.
     """
-    t1_like = rng.random() < 0.8
+    t1_like = rng.random() < 0.95
     means, drawn = np.zeros(len(tissue_ids), np.float32), {}
-    spread = rng.uniform(0.02, 0.08)
+    spread = rng.uniform(0.01, 0.07)
     bare_csf = rng.random() < 0.5
     for index, tissue in enumerate(int(t) for t in tissue_ids):
         if tissue == 0:
@@ -81,13 +82,13 @@ def synthesise(rng, head, positions, normal):
     """A scan's slice for the deformed slice of a label map, white matter near 1.
 
     Args:
-        head: a :class:`~.scans.HeadLabels`.
+        head: a :class:`~.scans.HeadLabels`, or a :class:`~.scans.LabelledScan`, whose surroundings stay black.
         positions: ``(3, H, W)`` as of :func:`~.deformation.slice_positions`.
         normal: array axis along which the slice has its thickness.
     """
     stripped = rng.random() < 0.4
     means = torch.from_numpy(tissue_intensities(rng, head.tissue_ids, stripped))
-    texture = torch.from_numpy(rng.uniform(0.01, 0.06, len(means)).astype(np.float32)) * (means > 0)
+    texture = torch.from_numpy(rng.uniform(0.02, 0.10, len(means)).astype(np.float32)) * (means > 0)
     image = torch.zeros(positions.shape[1:])
     # Two sheets half a millimetre apart give the partial volume across the slice.
     for sheet in (-0.3, 0.3):
@@ -99,12 +100,13 @@ def synthesise(rng, head, positions, normal):
     return blur(image, float(rng.uniform(0.3, 0.9)))
 
 
-def paint_skull(rng, image, distance):
+def paint_skull(rng, image, distance, view):
     """Surround a stripped brain with fluid, skull, marrow, scalp and, half of the time, more tissue beyond.
 
     Args:
         image: stripped slice ``(H, W)``, white matter near 1.
         distance: mm outside the brain, same shape, 0 within.
+        view: tells where "beyond" is: below the brain, or before it in axial slices.
     """
     shape = tuple(image.shape)
     warped = distance * (1 + 0.35 * smooth_noise(rng, 1, shape, 6)[0]).clamp(0.3, 3.0)
@@ -127,7 +129,7 @@ def paint_skull(rng, image, distance):
         blobs = smooth_noise(rng, 1, shape, int(rng.integers(6, 20)))[0]
         beyond = warped > inner
         half = rng.integers(0, shape[0])
-        beyond[half:] = False
+        beyond[slice(half) if view == "axial" else slice(half, None)] = False
         painted[beyond] = levels[((blobs + 1.5) * 1.7).long().clamp(0, 4)][beyond]
     outside = (distance > 0).float()
     texture = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * float(rng.uniform(0.01, 0.08))

@@ -10,9 +10,10 @@ import torch
 from torch.utils.data import DataLoader
 
 from ..networks import NETWORKS
-from ..structures import IGNORED
+from ..structures import IGNORED, unsided_classes
 from ..volume import VIEWS
-from .batches import Batches
+from ..zoo import PROTOCOLS
+from .batches import MANUAL, Batches
 from .losses import combined_loss
 
 CHECKPOINT_EVERY = 120  # seconds
@@ -37,9 +38,18 @@ def save(content, path):
     os.replace(beside, path)
 
 
+def of_protocol(logits, protocols):
+    """Logits ``(N, classes, H, W)`` of each slice's own protocol, out of ``(N, protocols * classes, H, W)``."""
+    logits = logits.unflatten(1, (len(PROTOCOLS), -1))
+    return logits[torch.arange(len(logits), device=logits.device), protocols.to(logits.device)]
+
+
 def start_from(network, state_dict):
     """Copy the weights of a network that differs in its SE blocks only; return the names that start anew."""
     own = network.state_dict()
+    for name in ("classifier.weight", "classifier.bias"):
+        if len(own[name]) == len(PROTOCOLS) * len(state_dict[name]):
+            state_dict = {**state_dict, name: torch.cat([state_dict[name]] * len(PROTOCOLS))}
     shared = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}
     network.load_state_dict({**own, **shared})
     return sorted(set(own) - set(shared))
@@ -53,11 +63,13 @@ def held_out_dice(network, scans, view, device, stride=8):
         axis = VIEWS[view]
         images = scan.image.movedim(axis, 0)[::stride]
         truth = scan.classes.movedim(axis, 0)[::stride].numpy()
+        if view == "sagittal":
+            truth = unsided_classes()[truth]
         rows, columns = (n // 16 * 16 for n in images.shape[1:])
         with torch.no_grad():
-            found = [
-                network(batch[:, None, :rows, :columns].to(device)).argmax(dim=1).cpu() for batch in images.split(8)
-            ]
+            logits = [network(batch[:, None, :rows, :columns].to(device)) for batch in images.split(8)]
+            manual = torch.full((8,), MANUAL)
+            found = [of_protocol(batch, manual[: len(batch)]).argmax(dim=1).cpu() for batch in logits]
         found, truth = torch.cat(found).numpy(), truth[:, :rows, :columns]
         scored = truth != IGNORED
         overlap += np.bincount(truth[scored & (found == truth)], minlength=256)
@@ -75,7 +87,7 @@ def reestimate_statistics(network, loader, device):
         norm.momentum = None
     network.train()
     with torch.no_grad():
-        for images, _ in loader:
+        for images, _, _ in loader:
             network(images.to(device))
     for norm in norms:
         norm.momentum = 0.1
@@ -155,13 +167,13 @@ def train(
 
     network.train()
     losses, stored_at = [], time.monotonic()
-    for images, classes in loader(step, steps):
+    for images, classes, protocols in loader(step, steps):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(step, steps, peak)
         images = images.to(device, memory_format=torch.channels_last)
         with torch.autocast(torch.device(device).type, torch.bfloat16):
             logits = network(images)
-        loss = combined_loss(logits, classes.to(device))
+        loss = combined_loss(of_protocol(logits, protocols), classes.to(device))
         optimiser.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)

@@ -1,0 +1,110 @@
+"""What post-processing earns: mean Dice of a network's labels as they are and after each step.
+
+    python Testing/Benchmarks/postprocessing.py FOLDER [--view coronal] [--protocol freesurfer] [--names NAME ...]
+
+FOLDER holds pairs NAME_t1.nii.gz and NAME_structures.nii.gz. The steps: ``brain``, the one that ships
+(``inference.keep_largest``); ``pieces``, which keeps the largest piece of every structure and gives the others to the
+background; ``sides``, which gives a piece of a structure that touches its counterpart on the other side to that, and
+then does ``pieces``.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
+
+from SEBrainSegLib import zoo  # noqa: E402
+from SEBrainSegLib.inference import classify, classify_in_views, keep_largest  # noqa: E402
+from SEBrainSegLib.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.structures import labels_of_classes, mirrored_classes, structures  # noqa: E402
+from SEBrainSegLib.volume import conform, head_box, normalise, restore  # noqa: E402
+from scores import dice_of_structures  # noqa: E402
+
+
+def pieces_of(classes, index):
+    """Return the numbered pieces (26 neighbours) of one class, and the number of the largest."""
+    pieces = sitk.GetArrayFromImage(
+        sitk.ConnectedComponent(sitk.GetImageFromArray((classes == index).astype(np.uint8)), True)
+    )
+    sizes = np.bincount(pieces.ravel())
+    return pieces, int(np.argmax(sizes[1:])) + 1 if len(sizes) > 1 else 0
+
+
+def largest_pieces(classes):
+    """Keep the largest piece of every structure."""
+    kept = np.zeros_like(classes)
+    for index in range(1, len(structures()) + 1):
+        pieces, largest = pieces_of(classes, index)
+        if largest:
+            kept[pieces == largest] = index
+    return kept
+
+
+def consistent_sides(classes):
+    """Give pieces beside their counterpart of the other side to it, then keep the largest pieces."""
+    mirrored, changed = mirrored_classes(), classes.copy()
+    for index in range(1, len(structures()) + 1):
+        other = mirrored[index]
+        if other == index:
+            continue
+        pieces, largest = pieces_of(classes, index)
+        small = sitk.GetImageFromArray(((pieces > 0) & (pieces != largest)).astype(np.uint8))
+        near = sitk.GetArrayFromImage(
+            sitk.BinaryDilate(sitk.GetImageFromArray((classes == other).astype(np.uint8)), [1] * 3)
+        )
+        touching = np.unique(pieces[(near > 0) & (sitk.GetArrayFromImage(small) > 0)])
+        changed[np.isin(pieces, touching[touching > 0])] = other
+    return largest_pieces(changed)
+
+
+STEPS = {
+    "none": lambda classes: classes,
+    "brain": keep_largest,
+    "brain, pieces": lambda classes: largest_pieces(keep_largest(classes)),
+    "brain, sides": lambda classes: consistent_sides(keep_largest(classes)),
+}
+
+
+def main():
+    """Run the benchmark."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--architecture", default="unet")
+    parser.add_argument("--se", default="scse")
+    parser.add_argument("--view", default="coronal")
+    parser.add_argument("--protocol", default="freesurfer")
+    parser.add_argument("--names", nargs="+", help="only these scans")
+    chosen = parser.parse_args()
+    parameters = Parameters(chosen.architecture, chosen.se, chosen.view, "cpu", chosen.protocol).checked()
+    models = [zoo.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views]
+    print("| scan | " + " | ".join(STEPS) + " |\n|---|" + "---|" * len(STEPS))
+    for path in sorted(chosen.folder.glob("*_t1.nii.gz")):
+        name = path.name[: -len("_t1.nii.gz")]
+        if chosen.names and name not in chosen.names:
+            continue
+        image = sitk.ReadImage(str(path))
+        truth = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_name(f"{name}_structures.nii.gz"))))
+        conformed = conform(image)
+        array = normalise(sitk.GetArrayFromImage(conformed))
+        box, classes = head_box(array), np.zeros(array.shape, np.uint8)
+        device = torch.device("cpu")
+        if len(models) == 1:
+            classes[box] = classify(models[0], array[box], device, lambda fraction: None)
+        else:
+            classes[box] = classify_in_views(models, array[box], device, lambda fraction: None)
+        scores = []
+        for step in STEPS.values():
+            labels = sitk.GetImageFromArray(labels_of_classes()[step(classes)])
+            labels.CopyInformation(conformed)
+            found = sitk.GetArrayFromImage(restore(labels, image))
+            scores.append(np.nanmean(dice_of_structures(found, truth)))
+        print(f"| {name} | " + " | ".join(f"{score:.4f}" for score in scores) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
