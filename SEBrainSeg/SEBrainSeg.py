@@ -174,6 +174,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.parameterNode is None or self.parameterNode.parameterNode is not parameterNode.parameterNode:
             self.setParameterNode(parameterNode)
         self.listNetworks()
+        self.update()
         if self.parameterNode.volume is None:
             self.parameterNode.volume = self.logic.firstVolume()
 
@@ -194,11 +195,11 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Bind the widgets that name a parameter; returns the tag with which to unbind them."""
         named = ((widget.property("SlicerParameterName"), widget) for widget in vars(self.ui).values())
         widgets = {name: widget for name, widget in named if name}
-        lists = {name: getattr(parameterNode, name) for name in ("se", "view", "protocol", "device")}
+        choices = {name: getattr(parameterNode, name) for name in widgets}
         # Not connectGui(), which keeps the tag to itself: the widgets would stay bound for good.
         tag = parameterNode.connectParametersToGui(widgets)
         # Binding fills the lists anew, which writes their first entry to a node that is still bound to them.
-        for name, choice in lists.items():
+        for name, choice in choices.items():
             setattr(parameterNode, name, choice)
         return tag
 
@@ -214,7 +215,6 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             bundled = isinstance(network, Architecture)
             box.addItem(network.label() if bundled else _("{name} (user-trained)").format(name=network))
         box.blockSignals(blocked)
-        self.update()
 
     def showNetwork(self):
         """Show the chosen network, and what else there is to choose with it."""

@@ -137,7 +137,7 @@ def main(argv=None):
             found = segment_file(path, paths, parameters, chosen.overwrite)
             taken[paths[".csv"]] = path
             volume, count = sum(found.volumes.values()), len(found.structures)
-            print(f"{path}: {volume:.0f} ml in {count} structures -> {paths['.seg.nrrd']}")
+            print(f"{path}: {volume:.1f} ml in {count} structures -> {paths['.seg.nrrd']}")
         except SEBrainSegError as error:
             print(f"sebrainseg: {path}: {error}", file=sys.stderr)
             failed.append(path)

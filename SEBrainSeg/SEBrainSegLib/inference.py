@@ -230,6 +230,8 @@ def volumes_of(labels, structures):
     """Return the ml of every structure by label of a label image."""
     side = labels.GetDimension()
     counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel())
-    voxel = float(np.prod(labels.GetSpacing())) * abs(np.linalg.det(np.array(labels.GetDirection()).reshape(side, side)))
+    voxel = float(np.prod(labels.GetSpacing())) * abs(
+        np.linalg.det(np.array(labels.GetDirection()).reshape(side, side))
+    )
     counts = np.pad(counts, (0, max(structure.label for structure in structures) + 1))
     return {structure.label: float(counts[structure.label] * voxel / 1000) for structure in structures}

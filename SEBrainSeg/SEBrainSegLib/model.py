@@ -42,8 +42,8 @@ class Model:
 
     @property
     def segments_brains(self):
-        """Whether its classes are the 31 brain structures."""
-        return self.structures == structures()
+        """Whether it labels the 31 brain structures in volumes of heads."""
+        return self.structures == structures() and self.spacing is not None
 
 
 def full_precision(weights):

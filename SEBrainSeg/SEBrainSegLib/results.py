@@ -25,6 +25,12 @@ IMAGE_ENDINGS = (
     ".hdr",
     ".img",
     ".dcm",
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".tif",
+    ".tiff",
+    ".bmp",
 )
 
 

@@ -125,7 +125,7 @@ def structure_of(row, index):
     if not name:
         raise ValueError(f"label {label} has no name")
     channels = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
-    color = tuple(whole_number(value, "a colour", 255) for value in channels) if any(channels) else default_color(index)
+    color = tuple(whole_number(value, "colour", 255) for value in channels) if any(channels) else default_color(index)
     modifier = code_of(cells, "TypeModifier") or SIDES[side_of(name)]
     return Structure(
         label, name, color, code_of(cells, "Category") or TISSUE, code_of(cells, "Type") or TISSUE, modifier

@@ -6,20 +6,63 @@ import os
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
-from SEBrainSegLib import SEBrainSegError, cli, picture, results, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, cli, picture, results, user_models, zoo
+from SEBrainSegLib.model import Model
 from SEBrainSegLib.reading import read
-from SEBrainSegLib.structures import structures
-from test_inference import ByIntensity, centred, phantom
+from SEBrainSegLib.structures import Code, Structure, structures
+from test_inference import ByIntensity, centred, model, phantom
 from test_volume import rotation, value_at_ras
 
 SUFFIX = "_unet-scse-coronal"
 SIZE = (80, 96, 76)
 
 
+LEFT, RIGHT, TISSUE = (Code("SCT", *term) for term in (("7771000", "Left"), ("24028007", "Right"), ("1", "Tissue")))
+KIDNEYS = (
+    Structure(300, "Left Kidney", (250, 10, 10), TISSUE, TISSUE, LEFT),
+    Structure(7, "Right Kidney", (10, 10, 250), TISSUE, TISSUE, RIGHT),
+)
+
+
+class Kidneys(torch.nn.Module):
+    """Stand-in for a user-trained network: the right kidney is bright, the left one brighter."""
+
+    def forward(self, x):
+        classes = (x > 0.4).long() * 2 - (x > 0.8).long()
+        return torch.nn.functional.one_hot(classes[:, 0], 3).movedim(-1, 1).float()
+
+
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
-    monkeypatch.setattr(zoo, "load", lambda *_: ByIntensity())
+    """A bundled network of every view; returns the protocols that were asked for."""
+    protocols = []
+
+    def load(architecture, se, view, protocol):
+        protocols.append(protocol)
+        return model(ByIntensity(), view)
+
+    monkeypatch.setattr(zoo, "load", load)
+    views = ("coronal", "axial", "sagittal")
+    names = ["unet-none-coronal", *(f"unet-scse-{view}" for view in views), "densenet-cse-coronal"]
+    monkeypatch.setattr(bundled, "names", lambda: names)
+    return protocols
+
+
+@pytest.fixture
+def kidneys(monkeypatch, tmp_path):
+    """A user-trained model of the name "my kidneys"; returns what makes it one of volumes or of 2D images."""
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "my kidneys.pt").touch()
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(folder))
+
+    def of_spacing(spacing):
+        made = Model(Kidneys(), "axial", KIDNEYS, spacing, (0.0, 1000.0))
+        monkeypatch.setattr(user_models, "load", lambda *_: made)
+
+    return of_spacing
 
 
 @pytest.fixture
@@ -90,7 +133,7 @@ def test_an_unexpected_failure_does_not_stop_the_others(scan, tmp_path, monkeypa
             return super().forward(x)
 
     network = FailsOnce()
-    monkeypatch.setattr(zoo, "load", lambda *_: network)
+    monkeypatch.setattr(zoo, "load", lambda *_: model(network))
     assert cli.main([str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
     errors = capsys.readouterr().err
     assert "can't allocate memory" in errors and "Traceback" not in errors
@@ -133,6 +176,108 @@ def test_a_wrong_choice_is_one_sentence(scan, capsys):
     assert cli.main([str(scan), "--se", "more"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "scse" in error
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--architecture", "densenet", "--view", "axial"], ["No DenseNet scSE is bundled", "U-Net scSE"]),
+        (["--architecture", "vnet"], ["unet, sdnet or densenet"]),
+        (["--protocol", "mine"], ["freesurfer or manual"]),
+        (["--model", "livers"], ["no trained model 'livers'", "my kidneys"]),
+        (["--model", "my kidneys", "--se", "cse", "--view", "axial"], ["leave out --se or --view", "--model"]),
+    ],
+)
+def test_a_network_that_cannot_be_had_is_one_sentence(scan, kidneys, capsys, options, words):
+    assert cli.main([str(scan), *options]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and all(word in error for word in words), error
+
+
+def test_all_views_and_another_protocol_have_results_of_their_own(scan, tmp_path, network, capsys):
+    assert cli.main([str(scan), "--view", "all", "--protocol", "manual", "--device", "cpu"]) == 0
+    assert (tmp_path / "a scan, größer_unet-scse-all-manual.csv").exists()
+    assert network == ["manual"] * 3
+    assert cli.main([str(scan), "--device", "cpu"]) == 0
+    assert network == ["manual"] * 3 + ["freesurfer"]
+
+
+def test_the_list_is_of_what_can_be_typed(kidneys, capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--list"])
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "--architecture unet --se none --view coronal",
+        "--architecture unet --se scse --view coronal",
+        "--architecture unet --se scse --view axial",
+        "--architecture unet --se scse --view sagittal",
+        "--architecture unet --se scse --view all",
+        "--architecture densenet --se cse --view coronal",
+        "--model 'my kidneys'",
+    ]
+
+
+def colours_of(path):
+    """How many pixels of a picture are reddish and how many blueish."""
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).astype(int)
+    difference = pixels[..., 0] - pixels[..., 2]
+    return (difference > 60).sum(), (difference < -60).sum()
+
+
+def test_a_user_trained_model_gives_its_own_structures(scan, tmp_path, kidneys, capsys):
+    kidneys((1.5, 1.5, 1.5))
+    assert cli.main([str(scan), "--model", "my kidneys", "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "in 2 structures" in capsys.readouterr().out
+    result = str(tmp_path / "out" / "a scan, größer_my kidneys")
+    labels = sitk.ReadImage(f"{result}.nii.gz")
+    assert labels.GetSize() == SIZE
+    # The phantom's left half is 1000 and its right half 750.
+    assert value_at_ras(labels, (-14, 0, 8)) == 300 and value_at_ras(labels, (20, -20, 5)) == 7
+    with open(f"{result}.csv", newline="", encoding="utf-8") as file:
+        (row,) = csv.DictReader(file)
+    array = sitk.GetArrayFromImage(labels)
+    assert row["structure"] == "Kidney"
+    assert float(row["left_ml"]) == pytest.approx((array == 300).sum() / 1000, abs=0.001)
+    assert float(row["right_ml"]) == pytest.approx((array == 7).sum() / 1000, abs=0.001)
+    segmentation = sitk.ReadImage(f"{result}.seg.nrrd")
+    assert segmentation.GetMetaData("Segment0_Name") == "Left Kidney"
+    assert segmentation.GetMetaData("Segment0_LabelValue") == "300"
+    assert not segmentation.HasMetaDataKey("Segment2_Name")
+    assert min(colours_of(f"{result}.png")) > 500
+
+
+@pytest.mark.parametrize("ending", [".png", ".nii.gz"])
+def test_a_2d_image_leaves_labels_a_picture_and_one_slice_for_slicer(tmp_path, kidneys, ending):
+    slicer = pytest.importorskip("slicer")
+    from vtk.util.numpy_support import vtk_to_numpy
+
+    kidneys(None)
+    array = np.zeros((40, 60), np.uint16)
+    array[5:15, 10:30], array[25:35, 30:55] = 1000, 700
+    image = sitk.GetImageFromArray(array)
+    if ending == ".nii.gz":  # a volume of one slice, as Slicer holds a 2D image
+        image = sitk.JoinSeries(image)
+        image.SetSpacing((0.5, 0.5, 3.0))
+    path = tmp_path / f"x-ray{ending}"
+    sitk.WriteImage(image, str(path))
+    assert cli.main([str(path), "--model", "my kidneys", "--device", "cpu"]) == 0
+    result = str(tmp_path / "x-ray_my kidneys")
+    expected = np.where(array == 1000, 300, np.where(array == 700, 7, 0))
+    labels = sitk.ReadImage(f"{result}.nii.gz")
+    assert labels.GetSpacing()[:2] == pytest.approx(image.GetSpacing()[:2])
+    np.testing.assert_array_equal(np.squeeze(sitk.GetArrayFromImage(labels)), expected)
+    picture_size = sitk.ReadImage(f"{result}.png").GetSize()
+    assert picture_size[0] < 3 * 60 and picture_size[1] > 2 * 40
+    assert min(colours_of(f"{result}.png")) > 500
+    scene = slicer.vtkMRMLScene()
+    node, storage = scene.AddNewNodeByClass("vtkMRMLSegmentationNode"), slicer.vtkMRMLSegmentationStorageNode()
+    scene.AddNode(storage)
+    storage.SetFileName(f"{result}.seg.nrrd")
+    assert storage.ReadData(node)
+    read_back = slicer.vtkOrientedImageData()
+    assert node.GetBinaryLabelmapRepresentation("Left-Kidney", read_back)
+    assert vtk_to_numpy(read_back.GetPointData().GetScalars()).sum() == 10 * 20
+    assert node.GetSegmentation().GetSegment("Right-Kidney").GetLabelValue() == 7
 
 
 def test_a_full_disk_leaves_nothing_half_written(scan, tmp_path, monkeypatch, capsys):
@@ -185,7 +330,7 @@ def test_picture_shows_left_on_the_left():
     array = sitk.GetArrayFromImage(image)
     marked = sitk.GetImageFromArray(np.where(array > 0, labels.transpose(2, 1, 0), 0))
     marked.CopyInformation(image)
-    rendered = picture.picture(image, marked).astype(int)
+    rendered = picture.picture(image, marked, structures()).astype(int)
     lower = rendered[rendered.shape[0] // 2 :]
     coronal = lower[:, : 80 * picture.ZOOM]
     blue = np.argwhere((coronal[..., 2] - coronal[..., 0]) > 60)

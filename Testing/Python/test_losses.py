@@ -1,4 +1,4 @@
-"""Dice and cross-entropy against values by hand; ignored pixels count nowhere."""
+"""The losses against values by hand, and the traps of other implementations; ignored pixels count nowhere."""
 
 import math
 
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from SEBrainSegLib.training.losses import combined_loss, dice_loss
+from SEBrainSegLib.networks import NETWORKS
+from SEBrainSegLib.training.losses import LOSSES, PaperLoss, class_weights, combined_loss, dice_loss, edges, loss_named
 
 IGNORED = 255
 
@@ -106,3 +107,113 @@ def test_half_precision_logits_are_summed_in_single_precision():
     assert value.dtype == torch.float32
     assert float(value.detach()) == pytest.approx(1 / 3 + math.log(2), rel=1e-5)
     assert logits.grad.dtype == torch.bfloat16 and (logits.grad != 0).any()
+
+
+# Median-frequency and edge weights
+
+# 33 classes as uneven as those of a brain: the 16 above the median must not get a weight of 0.
+COUNTS = [10**6, *(1000 + 50 * n for n in range(32))]
+
+
+def test_class_weights_are_the_median_count_over_the_own():
+    np.testing.assert_allclose(class_weights([800, 100, 50]).numpy(), [0.125, 1, 2])
+    # An even number of classes: the median lies between the middle two.
+    np.testing.assert_allclose(class_weights([10, 20, 40, 80]).numpy(), [3, 1.5, 0.75, 0.375])
+
+
+def test_no_class_has_a_weight_of_0():
+    weights = class_weights(np.array(COUNTS))
+    assert (weights > 0).all()
+    np.testing.assert_allclose(weights.numpy() * COUNTS, np.median(COUNTS), rtol=1e-5)
+    # That is what the division of whole numbers makes of them.
+    assert sum(int(np.median(COUNTS)) // count == 0 for count in COUNTS) == 16
+    # A class that does not occur has no say in the median.
+    np.testing.assert_allclose(class_weights([800, 0, 100, 50]).numpy(), [0.125, 0, 1, 2])
+
+
+def test_edges_are_where_classes_meet_in_a_slice():
+    classes = torch.zeros(2, 5, 6, dtype=torch.long)
+    classes[0, :, 3:] = 1
+    expected = torch.zeros(2, 5, 6, dtype=torch.bool)
+    expected[0, :, 2:4] = True
+    assert torch.equal(edges(classes, 2), expected)
+    assert torch.equal(edges(classes.transpose(1, 2), 2), expected.transpose(1, 2))
+
+
+def test_slices_of_a_batch_are_no_neighbours():
+    # Each of one class only, another than the next: along the batch all differs, in the slices nothing.
+    classes = torch.arange(3)[:, None, None].expand(3, 4, 5)
+    assert not edges(classes, 3).any()
+
+
+def test_ignored_pixels_make_no_edge():
+    classes = torch.zeros(1, 4, 6, dtype=torch.long)
+    classes[:, :, 3:] = IGNORED
+    assert not edges(classes, 2).any()
+
+
+def paper_loss_by_hand(logits, truth, counts):
+    """Weighted cross-entropy, pixel by pixel."""
+    total, number = 0.0, 0
+    _, rows, columns = truth.shape
+    for n, row, column in np.ndindex(*truth.shape):
+        label = int(truth[n, row, column])
+        if label == IGNORED:
+            continue
+        weight = np.median(counts) / counts[label]
+        beside = [(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)]
+        inside = [int(truth[n, r, c]) for r, c in beside if 0 <= r < rows and 0 <= c < columns]
+        weight += 2.0 * any(other not in (label, IGNORED) for other in inside)
+        values = logits[n, :, row, column].numpy()
+        total -= weight * (values[label] - math.log(np.exp(values).sum()))
+        number += 1
+    return total / number
+
+
+@pytest.mark.parametrize("ignored", [0.0, 0.3])
+def test_the_papers_losses_against_numpy(ignored):
+    logits, truth = random_case(ignored=ignored)
+    counts = [900, 40, 70, 300, 5]
+    weighted = paper_loss_by_hand(logits, truth, counts)
+    dice, _ = by_hand(logits, truth)
+    found = {name: float(loss_named(name, lambda: counts)(logits, truth)) for name in LOSSES}
+    assert found["weighted"] == pytest.approx(weighted, rel=1e-5)
+    assert found["dice"] == pytest.approx(dice, rel=1e-5)
+    assert found["both"] == pytest.approx(weighted + dice, rel=1e-5)
+    assert found["plain"] == pytest.approx(float(combined_loss(logits, truth)), rel=1e-6)
+
+
+def test_in_the_sum_softmax_is_applied_once():
+    # As above, with class weights of 1 and no edges: cross-entropy -log 3/4, Dice loss 1/7.
+    logits = torch.tensor([math.log(3), 0.0]).reshape(1, 2, 1, 1)
+    loss = PaperLoss([5, 5], dice=True)(logits, torch.zeros(1, 1, 1, dtype=torch.long))
+    assert float(loss) == pytest.approx(1 / 7 - math.log(0.75), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_each_loss_is_finite_and_blind_to_ignored_pixels(name):
+    loss = loss_named(name, lambda: [9, 5, 3, 2, 1])
+    logits, truth = random_case(ignored=0.3, seed=2)
+    logits.requires_grad_()
+    loss(logits, truth).backward()
+    ignored = (truth == IGNORED)[:, None].expand_as(logits)
+    assert (logits.grad[ignored] == 0).all() and (logits.grad[~ignored] != 0).any()
+    nothing = loss(logits, torch.full_like(truth, IGNORED))
+    assert math.isfinite(float(nothing.detach()))
+
+
+@pytest.mark.parametrize("se", ["cse", "sse", "scse"])
+@pytest.mark.parametrize("architecture", sorted(NETWORKS))
+def test_every_layer_of_every_se_block_learns(architecture, se):
+    torch.manual_seed(0)
+    network = NETWORKS[architecture](classes=3, width=4, kernel=3, depth=2, se=se)
+    logits = network(torch.rand(2, 1, 16, 20))
+    loss_named("both", lambda: [5, 3, 2])(logits, torch.randint(0, 3, (2, 16, 20))).backward()
+    layers = {name: value.grad for name, value in network.named_parameters() if ".se." in name}
+    # 4 blocks; 2 layers for cSE and 1 for sSE, each with weight and bias.
+    assert len(layers) == 4 * {"cse": 4, "sse": 2, "scse": 6}[se]
+    for name, gradient in layers.items():
+        # A ReLU between the layers of cSE may be shut for all of a small batch, but not in every block.
+        assert gradient is not None, name
+    for layer in {name.split(".se.")[1] for name in layers}:
+        assert any((gradient != 0).any() for name, gradient in layers.items() if name.endswith(f".se.{layer}")), layer

@@ -23,12 +23,14 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 
 from PySide6 import QtCore, QtUiTools, QtWidgets  # noqa: E402
 
-from SEBrainSegLib import resources  # noqa: E402
+from SEBrainSegLib import bundled, resources  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
+from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
 UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
 SOURCE = MODULE.read_text(encoding="utf-8")
+LIVER = Structure(300, "Liver", (221, 130, 101), *3 * [Code("SCT", "10200004", "Liver")])
 
 
 class qMRMLWidget(QtWidgets.QWidget):
@@ -123,6 +125,7 @@ def parameterNodeWrapper(wrapped):
             tag = len(self.bound)
             assert set(mapping) <= set(fields), "a name that is no parameter"
             enums = {name: widget for name, widget in mapping.items() if issubclass(fields[name], enum.Enum)}
+            assert not {str, int, float} & {fields[name] for name in mapping}, "such lists need fixed choices"
             # As Slicer's: whatever is still bound to a list hears of its being cleared and filled.
             for name, widget in enums.items():
                 widget.clear()
@@ -211,6 +214,18 @@ def module_of(**attributes):
     module = types.ModuleType("stand_in")
     vars(module).update(attributes)
     return module
+
+
+@pytest.fixture(autouse=True)
+def models(monkeypatch, tmp_path):
+    """The folder of user-trained models; what is bundled is settled, too."""
+    names = ["unet-none-coronal", "unet-cse-coronal", "unet-sse-coronal", "densenet-scse-coronal"]
+    names += [f"unet-scse-{view}" for view in ("coronal", "axial", "sagittal")]
+    monkeypatch.setattr(bundled, "names", lambda: names)
+    folder = tmp_path / "models"
+    folder.mkdir()
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -308,7 +323,8 @@ def test_widgets_that_the_code_uses_are_in_the_panel(application):
 
 def test_bound_widgets_are_fields_of_the_parameter_node(module, application):
     bound = {w.property("SlicerParameterName") for w in vars(named(load_ui())).values()} - {None}
-    assert bound == set(module.SEBrainSegParameterNode.fields)
+    # The list of networks, which grows with every model that is trained, is the code's own.
+    assert bound == set(module.SEBrainSegParameterNode.fields) - {"architecture", "model"}
 
 
 def test_top_widget_passes_the_scene_on():
@@ -326,7 +342,7 @@ def test_the_panel_can_be_seen(widget, application, tmp_path):
     widget.onApply()
     Run.made.progress(0.43, "Segmenting coronal slices on cpu")
     panel = widget.layout.itemAt(0).widget()
-    panel.resize(400, 280)
+    panel.resize(400, 380)
     panel.show()
     application.processEvents()
     picture = panel.grab()
@@ -338,17 +354,112 @@ def test_the_panel_can_be_seen(widget, application, tmp_path):
 
 
 def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
-    heavy = {"torch", "SimpleITK", "SEBrainSegLib.scene", "SEBrainSegLib.inference"}
+    heavy = {"torch", "SimpleITK", "SEBrainSegLib.scene", "SEBrainSegLib.inference", "SEBrainSegLib.zoo"}
     assert not re.search(r"^(import|from) (torch|SimpleITK|PyTorchUtils)", SOURCE, re.MULTILINE)
     assert not heavy & module.imported
 
 
-def test_variants_and_devices_are_offered_by_their_names(widget):
-    boxes = widget.ui.seComboBox, widget.ui.deviceComboBox
-    variants, devices = ([box.itemText(i) for i in range(box.count)] for box in boxes)
-    assert variants == ["none", "cSE", "sSE", "scSE"]
-    assert widget.ui.seComboBox.currentText == "scSE"
-    assert devices[0] == "Automatic" == widget.ui.deviceComboBox.currentText
+def items(box):
+    return [box.itemText(index) for index in range(box.count)]
+
+
+def test_choices_are_offered_by_their_names(widget):
+    ui = widget.ui
+    assert items(ui.networkComboBox) == ["U-Net", "SD-Net", "DenseNet"]
+    assert items(ui.seComboBox) == ["none", "cSE", "sSE", "scSE"]
+    assert items(ui.viewComboBox) == ["Coronal", "Axial", "Sagittal", "All three"]
+    assert items(ui.protocolComboBox)[0] == "FreeSurfer" and len(items(ui.protocolComboBox)) == 2
+    assert items(ui.deviceComboBox)[0] == "Automatic"
+    assert chosen(widget) == ("U-Net", "scSE", "Coronal", "FreeSurfer", "Automatic")
+
+
+def test_only_networks_that_are_bundled_can_be_applied(widget):
+    ui = widget.ui
+    widget.parameterNode.volume = volume()
+    ui.networkComboBox.setCurrentText("DenseNet")
+    assert ui.applyButton.enabled
+    ui.viewComboBox.setCurrentText("Axial")
+    assert not ui.applyButton.enabled
+    assert "No DenseNet scSE is bundled for the view 'axial'" in ui.statusLabel.text
+    assert ui.applyButton.toolTip == ui.statusLabel.text
+    ui.networkComboBox.setCurrentText("U-Net")
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    ui.viewComboBox.setCurrentText("All three")
+    assert ui.applyButton.enabled
+    ui.seComboBox.setCurrentText("cSE")
+    assert not ui.applyButton.enabled and "'all'" in ui.statusLabel.text
+
+
+def test_a_user_trained_model_stands_beside_the_bundled_networks(widget, models):
+    ui = widget.ui
+    widget.parameterNode.volume = volume()
+    ui.viewComboBox.setCurrentText("Axial")
+    ui.seComboBox.setCurrentText("cSE")
+    assert not ui.applyButton.enabled
+    (models / "abdomen-ct.pt").touch()
+    widget.exit()
+    widget.enter()
+    assert items(ui.networkComboBox) == ["U-Net", "SD-Net", "DenseNet", "abdomen-ct (user-trained)"]
+    ui.networkComboBox.setCurrentText("abdomen-ct (user-trained)")
+    settled = ui.seComboBox, ui.viewComboBox, ui.protocolComboBox
+    assert not any(box.enabled for box in settled) and ui.deviceComboBox.enabled
+    assert ui.applyButton.enabled
+    ui.applyButton.click()
+    assert Run.made.started[1].model == "abdomen-ct"
+    Run.made.cancel()
+    ui.networkComboBox.setCurrentText("U-Net")
+    assert all(box.enabled for box in settled) and not ui.applyButton.enabled
+    ui.seComboBox.setCurrentText("scSE")
+    ui.applyButton.click()
+    assert (Run.made.started[1].model, Run.made.started[1].view) == ("", "axial")
+
+
+def test_a_model_of_a_bundled_networks_name_is_not_mistaken_for_it(widget, models):
+    (models / "U-Net.pt").touch()
+    (models / "unet.pt").touch()
+    widget.parameterNode.volume = volume()
+    widget.enter()
+    for name in ("U-Net", "unet"):
+        widget.ui.networkComboBox.setCurrentText(f"{name} (user-trained)")
+        assert widget.parameterNode.model == name
+        widget.ui.networkComboBox.setCurrentText("U-Net")
+        assert widget.parameterNode.model == ""
+
+
+def test_a_model_that_has_gone_is_named_and_cannot_be_applied(widget, models):
+    widget.parameterNode.volume = volume()
+    (models / "knee.pt").touch()
+    widget.enter()
+    widget.ui.networkComboBox.setCurrentText("knee (user-trained)")
+    widget.exit()
+    (models / "knee.pt").unlink()
+    widget.enter()
+    assert widget.ui.networkComboBox.currentText == "knee (user-trained)"
+    assert not widget.ui.applyButton.enabled and "no trained model 'knee'" in widget.ui.statusLabel.text
+    widget.ui.networkComboBox.setCurrentText("U-Net")
+    widget.enter()
+    assert items(widget.ui.networkComboBox) == ["U-Net", "SD-Net", "DenseNet"]
+
+
+def test_a_scene_that_names_another_model_is_shown(widget):
+    widget.parameterNode.model = "of another computer"
+    assert widget.ui.networkComboBox.currentText == "of another computer (user-trained)"
+
+
+def test_a_user_trained_models_structures_become_segments(widget, models, tmp_path):
+    (models / "abdomen-ct.pt").touch()
+    widget.enter()
+    widget.parameterNode.volume = volume(size=(6, 5, 1), name="Slice")
+    assert not widget.ui.applyButton.enabled and "single slice" in widget.ui.statusLabel.text
+    widget.ui.networkComboBox.setCurrentText("abdomen-ct (user-trained)")
+    widget.ui.applyButton.click()
+    path = tmp_path / "labels.nrrd"
+    sitk.WriteImage(sitk.Image((6, 5, 1), sitk.sitkUInt16) + 300, str(path))
+    Run.made.end(Run.made.finished, path, (LIVER,), "cpu")
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert node.GetName() == "Slice structures (abdomen-ct)"
+    assert node.GetSegmentation().GetNumberOfSegments() == 1
+    assert node.GetSegmentation().GetSegment("Liver").GetLabelValue() == 300
 
 
 def test_apply_is_enabled_exactly_when_it_can_work(widget):
@@ -384,27 +495,37 @@ def test_what_cannot_be_segmented_is_not_chosen_on_entering(widget):
     assert widget.parameterNode.volume is node
 
 
+OTHERS = ("DenseNet", "sSE", "All three", "Neuromorphometrics (manual)", "CPU")
+
+
+def boxes(widget):
+    ui = widget.ui
+    return ui.networkComboBox, ui.seComboBox, ui.viewComboBox, ui.protocolComboBox, ui.deviceComboBox
+
+
 def choose(widget):
-    widget.ui.seComboBox.setCurrentText("sSE")
-    widget.ui.deviceComboBox.setCurrentText("CPU")
+    for box, other in zip(boxes(widget), OTHERS):
+        box.setCurrentText(other)
 
 
 def chosen(widget):
     """What the panel shows, which is what the node holds."""
-    shown = widget.ui.seComboBox.currentText, widget.ui.deviceComboBox.currentText
-    assert shown == (widget.parameterNode.se.label(), widget.parameterNode.device.label())
+    shown, node = tuple(box.currentText for box in boxes(widget)), widget.parameterNode
+    assert shown == tuple(
+        choice.label() for choice in (node.architecture, node.se, node.view, node.protocol, node.device)
+    )
     return shown
 
 
 def test_entering_keeps_the_choices(widget):
     widget.enter()
-    assert chosen(widget) == ("scSE", "Automatic")
+    assert chosen(widget)[0] == "U-Net"
     choose(widget)
     widget.enter()
-    assert chosen(widget) == ("sSE", "CPU")
+    assert chosen(widget) == OTHERS
     widget.exit()
     widget.enter()
-    assert chosen(widget) == ("sSE", "CPU")
+    assert chosen(widget) == OTHERS
 
 
 def test_entering_anew_binds_nothing_twice(widget):
@@ -418,7 +539,7 @@ def test_a_binding_that_cannot_be_undone_keeps_the_choices(widget, monkeypatch):
     choose(widget)
     widget.exit()
     widget.enter()
-    assert chosen(widget) == ("sSE", "CPU")
+    assert chosen(widget) == OTHERS
 
 
 def test_the_choices_of_a_closed_scene_are_let_go(widget):
@@ -427,7 +548,7 @@ def test_the_choices_of_a_closed_scene_are_let_go(widget):
     ScriptedLoadableModuleLogic.store = types.SimpleNamespace(values={}, observed=vtk.vtkObject())
     slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndCloseEvent)
     choose(widget)
-    assert chosen(widget) == ("sSE", "CPU")
+    assert chosen(widget) == OTHERS
     assert old.se.label() == "scSE"
 
 
@@ -435,17 +556,19 @@ def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
     widget.parameterNode.volume = volume()
     widget.ui.seComboBox.setCurrentText("cSE")
     widget.ui.deviceComboBox.setCurrentText("CPU")
+    widget.ui.protocolComboBox.setCurrentText("Neuromorphometrics (manual)")
     widget.ui.applyButton.click()
     image, parameters = Run.made.started
     assert image.GetSize() == (6, 5, 4)
-    assert (parameters.se, parameters.device) == ("cse", "cpu")
+    assert (parameters.se, parameters.device, parameters.protocol) == ("cse", "cpu", "manual")
     assert not widget.ui.applyButton.enabled and widget.ui.cancelButton.enabled
     assert not widget.ui.inputsCollapsibleButton.enabled and not widget.ui.progressBar.isHidden()
     Run.made.progress(0.5, "Halfway")
     assert widget.ui.progressBar.value == 50 and widget.ui.statusLabel.text == "Halfway"
-    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
-    assert node.GetName() == "T1 structures (U-Net cSE)"
+    assert node.GetName() == "T1 structures (U-Net cSE, manual protocol)"
+    assert node.GetSegmentation().GetNumberOfSegments() == 31
     assert node.GetName() in widget.ui.statusLabel.text
     assert widget.ui.applyButton.enabled and not widget.ui.cancelButton.enabled
     assert widget.ui.progressBar.isHidden()
@@ -456,7 +579,7 @@ def test_labels_of_other_voxels_are_not_shown(widget, tmp_path):
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
     node.GetImageData().GetPointData().GetScalars().Fill(6)
-    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
     assert "was changed during the segmentation; segment it again" in widget.ui.statusLabel.text
     assert segmentations() == 0 and widget.ui.applyButton.enabled
 
@@ -508,7 +631,7 @@ def test_a_run_goes_on_while_another_module_is_shown(widget, tmp_path):
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     widget.exit()
-    Run.made.end(Run.made.finished, labels_file(tmp_path), "cpu")
+    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
     assert segmentations() == 1
     widget.enter()
     assert widget.ui.statusLabel.text.startswith("Created")
@@ -587,17 +710,39 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
 # The call from the Python console ------------------------------------------------------------------------------------
 
 
-def test_the_console_call_returns_the_node(module, monkeypatch):
+@pytest.fixture
+def segment(monkeypatch):
+    """In the place of the core's ``segment``; returns the arguments that it was called with."""
     called = []
 
-    def segment(image, architecture, se, view, device, progress, cancelled):
-        called.append((architecture, se, view, device, progress, cancelled))
-        return types.SimpleNamespace(labels=sitk.Image(image.GetSize(), sitk.sitkUInt8) + 17)
+    def segment(image, **choices):
+        called.append(choices)
+        table = (LIVER,) if choices["model"] else structures()
+        labels = sitk.Image(image.GetSize(), sitk.sitkUInt16) + table[0].label
+        return types.SimpleNamespace(labels=labels, structures=table)
 
     monkeypatch.setattr("SEBrainSegLib.inference.segment", segment)
-    node = module.SEBrainSegLogic().segment(volume(), se="scSE")
-    assert called == [("unet", "scse", "coronal", "auto", None, None)]
+    return called
+
+
+def test_the_console_call_returns_the_node(module, segment):
+    node = module.SEBrainSegLogic().segment(volume(), se="scSE", view="all", protocol="manual")
+    (choices,) = segment
+    expected = {"architecture": "unet", "se": "scse", "view": "all", "device": "auto", "protocol": "manual"}
+    assert choices == {**expected, "model": "", "progress": None, "cancelled": None}
     assert node.GetSegmentation().GetNumberOfSegments() == 31 and node.GetScene() is slicer.mrmlScene
+
+
+def test_the_console_call_takes_user_trained_models(module, segment, models):
+    (models / "abdomen-ct.pt").touch()
+    node = module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)), model="abdomen-ct", device="cpu")
+    assert segment[0]["model"] == "abdomen-ct" and segment[0]["device"] == "cpu"
+    assert node.GetSegmentation().GetNthSegment(0).GetName() == "Liver"
+    with pytest.raises(SEBrainSegError, match="single slice"):
+        module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)))
+    with pytest.raises(SEBrainSegError, match="no trained model 'x'"):
+        module.SEBrainSegLogic().segment(volume(), model="x")
+    assert len(segment) == 1
 
 
 def test_the_console_call_refuses_in_words(module):
@@ -605,6 +750,8 @@ def test_the_console_call_refuses_in_words(module):
         module.SEBrainSegLogic().segment(volume(), se="xse")
     with pytest.raises(SEBrainSegError, match="Choose a T1"):
         module.SEBrainSegLogic().segment(None)
+    with pytest.raises(SEBrainSegError, match="No U-Net sSE is bundled for the view 'axial'"):
+        module.SEBrainSegLogic().segment(volume(), se="sSE", view="axial")
     assert segmentations() == 0
 
 
@@ -616,7 +763,7 @@ def test_the_whole_path_with_a_real_child_process(module, application, monkeypat
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     assert widget.run.running
-    end = time.time() + 120
+    end = time.time() + 600
     while widget.run.running:
         assert time.time() < end, "waited in vain"
         application.processEvents()

@@ -5,19 +5,21 @@ import gzip
 import itertools
 import math
 import struct
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.structures import class_of_label
 from SEBrainSegLib.training import __main__ as command
-from SEBrainSegLib.training import batches as batches_module
+from SEBrainSegLib.training import recipes
 from SEBrainSegLib.training import train as train_module
 from SEBrainSegLib.training.batches import Batches
+from SEBrainSegLib.training.pairs import Pair
+from SEBrainSegLib.training.recipes import BrainRecipe
 from SEBrainSegLib.training.scans import HeadLabels, LabelledScan, head_labels, labelled_scans
 from SEBrainSegLib.training.synthesis import blur, scanner_effects, synthesise, tissue_intensities
 from SEBrainSegLib.training.train import TimeUp, learning_rate, start_from, train
@@ -98,7 +100,7 @@ def write_scan(folder, name, orientation="LAS"):
     folder.mkdir(parents=True, exist_ok=True)
     write(folder / f"{name}_t1.nii.gz", intensity_at, orientation)
     write(folder / f"{name}_structures.nii.gz", lambda *w: label_at(*w, STRIPPED).astype(np.uint8), orientation)
-    return folder / f"{name}_t1.nii.gz", folder / f"{name}_structures.nii.gz"
+    return Pair(name, folder / f"{name}_t1.nii.gz", folder / f"{name}_structures.nii.gz")
 
 
 def write_head(folder, name, orientation="LIA"):
@@ -152,9 +154,9 @@ def heads(data):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(batches_module, "FULL", ((32, 48), 2))
-    monkeypatch.setattr(batches_module, "CROP", ((32, 32), 4))
-    monkeypatch.setattr(batches_module, "CROP_SPREAD", 3.0)
+    monkeypatch.setattr(recipes, "FULL", dict.fromkeys(("coronal", "axial", "sagittal"), ((32, 48), 2)))
+    monkeypatch.setattr(recipes, "CROP", ((32, 32), 4))
+    monkeypatch.setattr(recipes, "CROP_SPREAD", 3.0)
 
 
 # Scans and label maps
@@ -162,7 +164,7 @@ def small_batches(monkeypatch):
 
 @pytest.mark.parametrize("orientation", sorted(ORIENTATIONS))
 def test_scans_of_any_orientation_land_in_s_a_r(tmp_path, orientation):
-    scan = LabelledScan(*write_scan(tmp_path, "1000", orientation), margin=4)
+    scan = LabelledScan(write_scan(tmp_path, "1000", orientation), margin=4)
     assert scan.name == "1000"
     np.testing.assert_array_equal(scan.classes.numpy(), expected_classes(margin=4))
     # Left brain is twice as bright as right brain; air stays air.
@@ -186,7 +188,7 @@ def test_label_maps_of_any_orientation_land_in_s_a_r(tmp_path, orientation):
 
 
 def test_centre_extent_and_distance(tmp_path):
-    scan = LabelledScan(*write_scan(tmp_path, "1000", "LIA"), margin=3)
+    scan = LabelledScan(write_scan(tmp_path, "1000", "LIA"), margin=3)
     # The centres of the thalami (5 x 6 x 6 voxels each) and putamina (3 x 7 x 5), weighted by volume.
     thalami, putamina = 180, 105
     a = (-1.5 * thalami + 1 * putamina) / (thalami + putamina)
@@ -208,22 +210,40 @@ def test_pairs_are_found_by_name(data, tmp_path):
     assert [scan.name for scan in labelled_scans(data / "malc")] == ["1000", "1017"]
     assert [scan.name for scan in labelled_scans(data / "malc", names=["1017"])] == ["1017"]
     assert [head.name for head in head_labels(data / "labelmaps")] == ["head_01", "head_02"]
-    with pytest.raises(RuntimeError):
+    with pytest.raises(SEBrainSegError, match="1000_t1.nii.gz has no label map"):
         (tmp_path / "1000_t1.nii.gz").write_bytes((data / "malc" / "1000_t1.nii.gz").read_bytes())
         labelled_scans(tmp_path)
 
 
 @pytest.mark.parametrize("shift", ["size", "origin"])
 def test_labels_on_another_grid_are_refused(tmp_path, shift):
-    image_path, labels_path = write_scan(tmp_path, "1000")
-    labels = sitk.ReadImage(str(labels_path))
+    pair = write_scan(tmp_path, "1000")
+    labels = sitk.ReadImage(str(pair.labels))
     if shift == "size":
         labels = labels[1:]
     else:
         labels.SetOrigin((5.0, 0.0, 0.0))
-    sitk.WriteImage(labels, str(labels_path))
-    with pytest.raises(ValueError, match="grid"):
-        LabelledScan(image_path, labels_path)
+    sitk.WriteImage(labels, str(pair.labels))
+    with pytest.raises(SEBrainSegError, match="The grids of .*1000_t1.* and 1000_structures.* differ"):
+        LabelledScan(pair)
+
+
+def test_a_label_map_without_deep_structures_has_a_centre(tmp_path):
+    write(
+        tmp_path / "head.nii.gz", lambda r, a, s: np.where((r == 3) & (a == 4) & (s < -9), 2, 0).astype(np.int16), "LAS"
+    )
+    np.testing.assert_allclose(HeadLabels(tmp_path / "head.nii.gz").centre, index_of(3, 4, -10.5))
+
+
+def test_nothing_to_learn_from_is_said(tmp_path, scans, heads):
+    write(tmp_path / "head.nii.gz", lambda r, a, s: 0 * r.astype(np.int16), "LAS")
+    with pytest.raises(SEBrainSegError, match="none of the brain structures"):
+        head_labels(tmp_path)
+    with pytest.raises(SEBrainSegError, match="holds no label maps"):
+        head_labels(tmp_path / "nowhere")
+    for given in (([], heads), (scans, [])):
+        with pytest.raises(SEBrainSegError, match="needs labelled scans and label maps"):
+            BrainRecipe(*given, [], "coronal")
 
 
 # Batches
@@ -231,16 +251,17 @@ def test_labels_on_another_grid_are_refused(tmp_path, shift):
 
 def test_a_batch_is_a_function_of_seed_and_step(scans, heads):
     def batch(seed, step):
-        return Batches(scans, heads, "coronal", steps=20, seed=seed)[step]
+        return Batches(BrainRecipe(scans, heads, [], "coronal"), steps=20, seed=seed)[step]
 
     torch.manual_seed(1)
     np.random.seed(1)
-    images, classes = batch(0, 4)
+    images, classes, protocols = batch(0, 4)
     # Whatever else was drawn before.
     torch.manual_seed(2)
     np.random.seed(2)
-    again, classes_again = batch(0, 4)
+    again, classes_again, protocols_again = batch(0, 4)
     assert torch.equal(images, again) and torch.equal(classes, classes_again)
+    assert torch.equal(protocols, protocols_again)
     assert not torch.equal(images, batch(1, 4)[0])
     # 0, 1, 3, 4, ... are of one shape: no two alike.
     different = [batch(0, step)[0] for step in (0, 1, 3, 4, 6, 7)]
@@ -250,10 +271,13 @@ def test_a_batch_is_a_function_of_seed_and_step(scans, heads):
 
 @pytest.mark.parametrize("view", ["coronal", "axial", "sagittal"])
 def test_batches_hold_finite_slices_and_known_classes(scans, heads, view):
-    batches = Batches(scans, heads, view, steps=15)
-    known, seen = {0, 255, *class_of_label().values()}, set()
+    batches = Batches(BrainRecipe(scans, heads, [], view), steps=15)
+    # A sagittal slice knows no sides: what is on the right is called by its left counterpart.
+    right = {class_of_label()[label] for label in RIGHT_IDS} if view == "sagittal" else set()
+    known, seen, followed = {0, 255, *class_of_label().values()} - right, set(), set()
     for step in range(15):
-        images, classes = batches[step]
+        images, classes, protocols = batches[step]
+        followed |= set(protocols.tolist())
         # Every third batch, and the last fifth, is of full slices.
         rows, columns, count = (32, 48, 2) if step % 3 == 2 or step >= 12 else (32, 32, 4)
         assert images.shape == (count, 1, rows, columns)
@@ -262,30 +286,29 @@ def test_batches_hold_finite_slices_and_known_classes(scans, heads, view):
         assert torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 2
         seen |= set(classes.unique().tolist())
     assert seen <= known
-    assert {class_of_label()[10], class_of_label()[41], 255} <= seen
+    assert {class_of_label()[10], class_of_label()[2 if right else 41], 255} <= seen
+    assert followed == {0, 1}
     assert len(batches) == 15
 
 
 @pytest.mark.parametrize("view", ["coronal", "axial"])
 def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
     """Columns run to the right: what is labelled left is on the left, though mirroring moves the bright side."""
-    batches = Batches(scans, heads, view, steps=1000)
+    recipe = BrainRecipe(scans, heads, [], view)
     left, right = (torch.tensor([class_of_label()[label] for label in ids]) for ids in (LEFT_IDS, RIGHT_IDS))
-    bright = {"left": 0, "right": 0}
-    for step in range(16):
-        rng = np.random.default_rng(step)
-        for real in (True, False):
-            image, classes = batches.draw(rng, (40, 40), True, real)
-            on_left, on_right = torch.isin(classes, left), torch.isin(classes, right)
-            if min(on_left.sum(), on_right.sum()) < 60:
-                continue
-            columns = torch.arange(40.0).expand(40, 40)
-            assert columns[on_left].mean() < columns[on_right].mean()
-            if real:
-                ratio = float(image[on_left].mean() / image[on_right].mean())
-                assert not 0.8 < ratio < 1.25
-                bright["left" if ratio > 1 else "right"] += 1
-    assert bright["left"] >= 3 and bright["right"] >= 3
+    brighter = []
+    for step in range(60):
+        image, classes, protocol = recipe.draw(np.random.default_rng(step), (40, 40), True)
+        on_left, on_right = torch.isin(classes, left), torch.isin(classes, right)
+        if min(on_left.sum(), on_right.sum()) < 60:
+            continue
+        columns = torch.arange(40.0).expand(40, 40)
+        assert columns[on_left].mean() < columns[on_right].mean()
+        ratio = float(image[on_left].mean() / image[on_right].mean())
+        # Synthesised slices have sides alike, whatever the scan.
+        if protocol == recipes.MANUAL and not 0.8 < ratio < 1.25:
+            brighter.append("left" if ratio > 1 else "right")
+    assert min(brighter.count("left"), brighter.count("right")) >= 3
 
 
 def test_slices_without_deformation_are_the_volume(scans, heads, monkeypatch):
@@ -387,7 +410,7 @@ def test_scanner_effects_stay_in_range():
 
 # Training
 
-CONFIGURATION = {"architecture": "unet", "classes": 32, "width": 4, "kernel": 3, "se": "scse"}
+CONFIGURATION = {"architecture": "unet", "classes": 64, "width": 4, "kernel": 3, "se": "scse"}
 
 
 def run(folder, scans, heads, steps=4, minutes=60.0, configuration=CONFIGURATION, held_out=(), **arguments):
@@ -412,12 +435,15 @@ def test_training_writes_a_checkpoint_and_a_curve_and_learns(tmp_path, scans, he
     assert set(range(2, 25, 2)) == {int(row["step"]) for row in curve}
     losses = [float(row["loss"]) for row in curve[:11]]
     assert np.mean(losses[-3:]) < 0.8 * losses[0]
-    assert 0 <= float(curve[-1]["held_out_dice"]) <= 1
+    assert 0 <= float(curve[-1]["validation_dice"]) <= 1
     assert any("24/24" in line for line in said)
     stored = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert stored["step"] == 24
+    # What comes back is the best of what was validated.
+    validated = [float(row["validation_dice"]) for row in curve if row["validation_dice"]]
+    assert len(validated) == 12 and stored["best"]["dice"] == pytest.approx(max(validated), abs=1e-4)
     for name, value in network.state_dict().items():
-        assert torch.equal(stored["network"][name], value)
+        assert torch.equal(stored["best"]["weights"][name], value)
 
 
 def test_the_curve_has_one_finite_row_a_step(tmp_path, scans, heads, monkeypatch):
@@ -448,30 +474,41 @@ def test_the_curve_of_a_killed_run_goes_on_from_its_checkpoint(tmp_path, scans, 
 
 
 class ReadsAloud(torch.nn.Module):
-    """A network whose input already holds the classes."""
+    """A network whose input already holds the classes, of 4; what it says in the second protocol is nonsense."""
 
     def forward(self, x):
-        return torch.nn.functional.one_hot(x[:, 0].long(), 32).movedim(-1, 1).float()
+        found = torch.nn.functional.one_hot(x[:, 0].long(), 4).movedim(-1, 1).float()
+        return torch.cat((found, 1 - found), dim=1)
+
+
+def test_validation_dice_by_hand():
+    rng = np.random.default_rng(0)
+    truth, found = (rng.integers(0, 4, (9, 30, 48)) for _ in range(2))
+    found = np.where(rng.random(truth.shape) < 0.6, truth, found)
+    truth[rng.random(truth.shape) < 0.2] = 255
+    dice = []
+    for index in (1, 2, 3):
+        a, b = ((stack == index) & (truth != 255) for stack in (truth, found))
+        dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    network = ReadsAloud()
+    stacks = [torch.from_numpy(found).float(), torch.from_numpy(truth.astype(np.uint8))]
+    # In one piece or two, whose voxels are pooled.
+    for pieces in ([stacks], list(zip(*(stack.split(5) for stack in stacks)))):
+        assert train_module.validation_dice(network, pieces, 2, "cpu") == pytest.approx(np.mean(dice), abs=1e-6)
+    assert 0.4 < np.mean(dice) < 0.9
+    assert network.training
 
 
 @pytest.mark.parametrize("view, axis", [("axial", 0), ("coronal", 1), ("sagittal", 2)])
-def test_held_out_dice_by_hand(view, axis):
-    rng = np.random.default_rng(0)
-    truth, found = (rng.integers(0, 4, (32, 48, 16)) for _ in range(2))
-    found = np.where(rng.random(truth.shape) < 0.6, truth, found)
-    truth[rng.random(truth.shape) < 0.2] = 255
-    scan = SimpleNamespace(image=torch.from_numpy(found).float(), classes=torch.from_numpy(truth.astype(np.uint8)))
-    stacks = [np.moveaxis(volume, axis, 0)[::4] for volume in (truth, found)]
-    counted = stacks[0] != 255
-    dice = []
-    for index in (1, 2, 3):
-        a, b = ((stack == index) & counted for stack in stacks)
-        dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
-    network = ReadsAloud()
-    found = train_module.held_out_dice(network, [scan, scan], view, "cpu", stride=4)
-    assert found == pytest.approx(np.mean(dice), abs=1e-6)
-    assert 0.4 < found < 0.9
-    assert network.training
+def test_validation_takes_every_eighth_slice_of_the_view(scans, heads, view, axis):
+    ((images, classes),) = BrainRecipe(scans[:1], heads, scans[1:], view).validation()
+    assert images.shape == classes.shape
+    np.testing.assert_array_equal(images.numpy(), np.moveaxis(scans[1].image.numpy(), axis, 0)[::8])
+    expected = np.moveaxis(scans[1].classes.numpy(), axis, 0)[::8].copy()
+    if view == "sagittal":
+        for left, right in zip(LEFT_IDS, RIGHT_IDS):
+            expected[expected == class_of_label()[right]] = class_of_label()[left]
+    np.testing.assert_array_equal(classes.numpy(), expected)
 
 
 def test_statistics_are_plain_averages_over_batches():
@@ -480,7 +517,9 @@ def test_statistics_are_plain_averages_over_batches():
     norm = torch.nn.BatchNorm2d(2)
     norm.running_mean.fill_(100)
     network = torch.nn.Sequential(norm)
-    train_module.reestimate_statistics(network, [(torch.from_numpy(batch), None) for batch in batches], "cpu")
+    norm.momentum = 0.3
+    train_module.reestimate_statistics(network, [(torch.from_numpy(batch), None, None) for batch in batches], "cpu")
+    assert norm.momentum == 0.3
     means = np.mean([batch.mean(axis=(0, 2, 3)) for batch in batches], axis=0)
     variances = np.mean([batch.var(axis=(0, 2, 3), ddof=1) for batch in batches], axis=0)
     np.testing.assert_allclose(norm.running_mean.numpy(), means, rtol=1e-4, atol=1e-5)
@@ -510,6 +549,9 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(tmp_path, scans, heads)
     assert "Resumed at batch 3 of 4." in said
     assert torch.load(tmp_path / "parts" / "checkpoint.pt", weights_only=True)["step"] == 4
     assert int(curve_of(tmp_path / "parts")[-1]["step"]) == 4
+    # Time goes on where it ended, batch by batch.
+    minutes = [float(row["minutes"]) for row in curve_of(tmp_path / "parts")]
+    assert minutes == sorted(minutes)
     # The same arithmetic in the same order; the last bits may depend on how a processor's threads share it out.
     other, _ = run(tmp_path / "other", scans, heads, peak=0.4, seed=1)
     assert distance(whole, resumed) < 1e-3 * distance(whole, other)
@@ -575,31 +617,38 @@ def test_training_from_a_plain_network(tmp_path, scans, heads):
 
 def command_line(data, tmp_path, *more):
     common = ["--width", "4", "--steps", "3", "--workers", "0", "--device", "cpu", "--se", "sse"]
-    return [str(data), *common, "--run", str(tmp_path / "run"), "--models", str(tmp_path / "models"), *more]
+    recipe = ["--label-maps", str(data / "labelmaps"), "--validation", "1017"]
+    folders = ["--run", str(tmp_path / "run"), "--models", str(tmp_path / "models")]
+    return [str(data / "malc"), *recipe, *common, *folders, *more]
 
 
 def test_the_command_trains_in_pieces_and_exports(data, tmp_path, capsys):
     assert command.main(command_line(data, tmp_path, "--minutes", "0")) == 3
     said = capsys.readouterr().out
-    assert "1 scans to train on, 1 held out, 2 label maps" in said
-    assert not (tmp_path / "models").exists()
-    assert command.main(command_line(data, tmp_path)) == 0
+    assert "1 to train on, 1 to validate" in said and "2 label maps" in said
+    assert "run the same command to go on" in said
+    # What there is is a model already; the same command replaces its own.
     path = tmp_path / "models" / "unet-sse-coronal.pt"
+    first = path.read_bytes()
+    assert command.main(command_line(data, tmp_path)) == 0
+    assert path.read_bytes() != first
     stored = torch.load(path, weights_only=True)
     floating = [value for value in stored["weights"].values() if value.is_floating_point()]
     assert floating and {value.dtype for value in floating} == {torch.float16}
     assert stored["configuration"]["se"] == "sse"
+    assert stored["protocols"] == ["manual", "freesurfer"]
     trained = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
     assert trained["step"] == 3
-    assert stored["weights"].keys() == trained["network"].keys()
-    for name, value in trained["network"].items():
+    best = trained["best"]["weights"]
+    assert stored["weights"].keys() == best.keys()
+    for name, value in best.items():
         torch.testing.assert_close(stored["weights"][name].to(value.dtype), value, rtol=1e-3, atol=1e-6)
     assert "unet-sse-coronal.pt" in (tmp_path / "models" / "checksums.csv").read_text(encoding="utf-8")
-    # What was exported is a network of 31 structures and background again.
+    # What was exported is a network of 31 structures and background again, in two protocols.
     arguments = {name: value for name, value in stored["configuration"].items() if name != "architecture"}
     network = UNet(**arguments).eval()
     network.load_state_dict(stored["weights"])
-    assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 32, 16, 16)
+    assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 64, 16, 16)
 
 
 def test_the_command_starts_from_a_model_file(data, tmp_path, capsys):
@@ -610,3 +659,17 @@ def test_the_command_starts_from_a_model_file(data, tmp_path, capsys):
     # 8 blocks with weight and bias of W1, W2 and w.
     assert "New in this network: 48 entries." in capsys.readouterr().out
     assert (tmp_path / "next" / "models" / "unet-scse-coronal.pt").exists()
+    assert command.main(command_line(data, tmp_path / "other", *arguments, "--width", "6")) == 2
+    assert "No weight of the network to start from fits" in capsys.readouterr().err
+
+
+def test_a_run_is_not_mixed_with_another(data, tmp_path, capsys):
+    assert command.main(command_line(data, tmp_path, "--minutes", "0")) == 3
+    capsys.readouterr()
+    assert command.main(command_line(data, tmp_path, "--steps", "4")) == 2
+    said = capsys.readouterr().err
+    assert "other settings (steps: 3, now 4)" in said and len(said.splitlines()) == 1
+    # Unfinished and its own: goes on even so; finished: starts anew.
+    for resumed in (True, False):
+        assert command.main(command_line(data, tmp_path, "--overwrite")) == 0
+        assert ("Resumed at batch 1 of 3." in capsys.readouterr().out) == resumed

@@ -17,6 +17,8 @@ from SEBrainSegLib import background
 from SEBrainSegLib.background import BackgroundSegmentation
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.resources import resource
+from SEBrainSegLib.structures import Code, Structure, structures
 
 LIBRARY = Path(background.__file__).resolve().parent
 
@@ -26,14 +28,16 @@ import os, signal, sys, time
 from dataclasses import dataclass
 import SimpleITK as sitk
 from .errors import SEBrainSegError
+from .structures import Code, Structure, structures
 
 @dataclass
 class Segmentation:
     labels: object
     volumes: dict
     device: str
+    structures: tuple
 
-def segment(image, architecture, se, view, device, progress=None, cancelled=None):
+def segment(image, architecture, se, view, device, progress=None, cancelled=None, protocol="freesurfer", model=""):
     what = os.environ.get("STAND_IN", "")
     print("a library talks on stdout")
     progress(0.25, "Segmenting coronal slices")
@@ -47,8 +51,11 @@ def segment(image, architecture, se, view, device, progress=None, cancelled=None
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
         os._exit(7)
-    progress(1.0, f"{architecture} {se} {view} {device} Grüße")
-    return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {}, "cpu")
+    progress(1.0, f"{architecture} {se} {view} {device} {protocol} '{model}' Grüße")
+    if model:
+        spleen = Structure(300, "Rate | spleen \u2014 Milz", (1, 2, 255), *3 * [Code("SCT", "78961009", "Spleen")])
+        return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt16) * 300, {}, "cpu", (spleen,))
+    return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {}, "cpu", structures())
 """
 
 
@@ -58,6 +65,10 @@ def library(tmp_path, monkeypatch):
     folder = tmp_path / "Bjørn's módulo folder"
     shutil.copytree(LIBRARY, folder / "SEBrainSegLib", ignore=shutil.ignore_patterns("__pycache__", "training"))
     (folder / "SEBrainSegLib" / "inference.py").write_text(STAND_IN, encoding="utf-8")
+    for name in ("Structures.csv", "Models/checksums.csv"):
+        copy = folder / "Resources" / name
+        copy.parent.mkdir(exist_ok=True)
+        shutil.copy(resource(name), copy)
     monkeypatch.setattr(background, "MODULE_FOLDER", folder)
     return folder
 
@@ -108,14 +119,14 @@ class Listener:
     """Keeps what a segmentation tells."""
 
     def __init__(self, factory=SubprocessProcess, python=sys.executable):
-        self.told, self.labels = [], None
+        self.told, self.labels, self.structures = [], None, None
         self.run = BackgroundSegmentation(factory, python, self.progress, self.finished, self.failed, self.cancelled)
 
     def progress(self, fraction, message):
         self.told.append((fraction, message))
 
-    def finished(self, labels, device):
-        self.labels = sitk.ReadImage(str(labels))
+    def finished(self, labels, structures, device):
+        self.labels, self.structures = sitk.ReadImage(str(labels)), structures
         self.told.append(("finished", device))
 
     def failed(self, sentence):
@@ -141,16 +152,38 @@ def run_to_end(image, parameters=None):
 def test_labels_come_back_on_the_same_grid(library, temporary, image):
     image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, 1))
     image.SetOrigin((1.5, -20, 3))
-    listener = run_to_end(image, Parameters(se="cSE", device="cuda:1"))
+    listener = run_to_end(image, Parameters(se="cSE", device="cuda:1", protocol="manual"))
     assert listener.outcome() == ("finished", "cpu")
     assert (0.25, "Segmenting coronal slices") in listener.told
-    assert (1.0, "unet cse coronal cuda:1 Grüße") in listener.told
+    assert (1.0, "unet cse coronal cuda:1 manual '' Grüße") in listener.told
     assert listener.labels.GetPixelID() == sitk.sitkUInt8
     assert listener.labels.GetDirection() == image.GetDirection()
     assert listener.labels.GetOrigin() == image.GetOrigin()
     assert listener.labels[2, 2, 2] == 17
+    assert listener.structures == structures()
     assert not list(temporary.iterdir())
     assert not listener.run.running
+
+
+@pytest.mark.parametrize("name", ["abdomen-ct", '--Bjørn\'s "CT" 100 %'])
+def test_a_user_trained_model_tells_what_its_labels_mean(library, temporary, image, monkeypatch, tmp_path, name):
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
+    (tmp_path / f"{name}.pt").touch()
+    listener = run_to_end(image, Parameters(model=name))
+    assert listener.outcome() == ("finished", "cpu")
+    assert (1.0, f"unet scse coronal auto freesurfer '{name}' Grüße") in listener.told
+    assert listener.labels[2, 2, 2] == 300
+    spleen = Structure(300, "Rate | spleen \u2014 Milz", (1, 2, 255), *3 * [Code("SCT", "78961009", "Spleen")])
+    assert listener.structures == (spleen,)
+    assert listener.structures[0].terminology == spleen.terminology
+
+
+def test_a_model_that_is_not_there_starts_nothing(library, temporary, image, monkeypatch, tmp_path):
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
+    listener = Listener()
+    with pytest.raises(SEBrainSegError, match="no trained model 'abdomen-ct'"):
+        listener.run.start(image, Parameters(model="abdomen-ct"))
+    assert not listener.run.running and not list(temporary.iterdir())
 
 
 def test_a_user_error_is_one_sentence(library, temporary, image, monkeypatch):
@@ -294,7 +327,7 @@ def test_lines_split_anywhere_are_joined(silent):
 
 def test_a_last_line_without_its_end_counts(silent):
     silent.run.process.output.write_bytes(b"")
-    silent.run.finished = lambda labels, device: silent.told.append(("finished", device))
+    silent.run.finished = lambda labels, structures, device: silent.told.append(("finished", device))
     silent.run.process.on_output(b'{"done": true, "device": "mps"}')
     silent.run.process.on_end(0)
     assert silent.outcome() == ("finished", "mps")
@@ -312,7 +345,7 @@ def test_nothing_is_told_after_cancel_but_that(silent):
 
 
 def test_files_are_removed_even_if_the_listener_fails(silent, temporary):
-    def finished(labels, device):
+    def finished(labels, structures, device):
         raise ZeroDivisionError
 
     silent.run.finished = finished
@@ -356,7 +389,7 @@ def test_qprocess_finishes(library, temporary, image, qt_process):
     listener.run.start(image, Parameters())
     until(qt_process[1], lambda: not listener.run.running)
     assert listener.outcome() == ("finished", "cpu")
-    assert (1.0, "unet scse coronal auto Grüße") in listener.told
+    assert (1.0, "unet scse coronal auto freesurfer '' Grüße") in listener.told
     assert not list(temporary.iterdir())
 
 

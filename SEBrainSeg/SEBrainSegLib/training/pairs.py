@@ -102,9 +102,12 @@ def read_pair(pair):
         )
     values = sitk.GetArrayViewFromImage(labels)
     if not np.isfinite(values).all() or values.min() < 0 or values.max() > 65535 or (values != np.floor(values)).any():
-        raise SEBrainSegError(f"{pair.labels} is no label map: it has values that are no whole numbers from 0 to 65535.")
+        raise SEBrainSegError(
+            f"{pair.labels} is no label map: it has values that are no whole numbers from 0 to 65535."
+        )
     pixels = sitk.GetArrayViewFromImage(image)
-    if np.ptp(pixels[np.isfinite(pixels)], initial=0) == 0:
+    pixels = pixels[np.isfinite(pixels)]
+    if not pixels.size or pixels.min() == pixels.max():
         raise SEBrainSegError(f"All voxels of {pair.image} have the same value; remove it and its label map.")
     return image, sitk.Cast(labels, sitk.sitkUInt16)
 

@@ -1,4 +1,4 @@
-"""What is drawn into a batch and validated with: one recipe for brains, which made the bundled networks, one for all else.
+"""What is drawn into a batch and validated with: the recipe of the bundled networks, and a general one.
 
 A recipe has
 
@@ -44,8 +44,7 @@ VALIDATION_SLICES = 64
 
 def counts_of(scans, classes):
     """Return the voxels of every class in scans; the ignored ones count nowhere."""
-    counts = sum(torch.bincount(scan.classes.flatten(), minlength=classes) for scan in scans)
-    return counts[:classes].numpy()
+    return sum(torch.bincount(scan.classes.flatten(), minlength=classes)[:classes] for scan in scans).numpy()
 
 
 class BrainRecipe:
@@ -158,11 +157,16 @@ class GeneralRecipe:
         view: ``"coronal"``, ``"axial"`` or ``"sagittal"``; ``"axial"`` for 2D images.
         table: tuple of :class:`~..structures.Structure`.
         spacing, window: of the scans, see :class:`~..model.Model`.
+
+    Raises:
+        SEBrainSegError: there are no scans.
     """
 
     protocols = ()
 
     def __init__(self, scans, held_out, view, table, spacing, window):
+        if not scans:
+            raise SEBrainSegError("There are no scans to train on.")
         self.scans, self.held_out, self.view = scans, held_out, view
         self.table, self.spacing, self.window = table, spacing, window
         normal = VIEWS[view]

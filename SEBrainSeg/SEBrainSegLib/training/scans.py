@@ -10,7 +10,7 @@ from ..errors import SEBrainSegError
 from ..reading import read
 from ..structures import IGNORED, class_of_label
 from ..volume import prepare, restore
-from .pairs import Pair, find_pairs, read_pair
+from .pairs import find_pairs, read_pair
 
 # Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
 SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
@@ -20,8 +20,8 @@ FLUID = 24
 
 
 def array_of(image):
-    """Reorder a 1 mm image to ``[S, A, R]`` without interpolating."""
-    return np.ascontiguousarray(sitk.GetArrayFromImage(sitk.DICOMOrient(image, "RAS")))
+    """Reorder a label map of 1 mm to ``[S, A, R]`` without interpolating; int32."""
+    return np.ascontiguousarray(sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.Cast(image, sitk.sitkInt32), "RAS")))
 
 
 def classes_of(labels):
@@ -56,13 +56,13 @@ class LabelledScan:
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """
 
-    def __init__(self, image_path, labels_path, margin=32):
-        self.name = Path(image_path).name.split("_t1.")[0]
-        image, label_image = read_pair(Pair(self.name, Path(image_path), Path(labels_path)))
+    def __init__(self, pair, margin=32):
+        self.name = pair.name
+        image, label_image = read_pair(pair)
         grid, array = prepare(image)
         labels = sitk.GetArrayFromImage(restore(label_image, grid))
         if not labels.any():
-            raise SEBrainSegError(f"{labels_path} has no label; remove it and its scan.")
+            raise SEBrainSegError(f"{pair.labels} has no label; remove it and its scan.")
         array, labels = (np.pad(each, margin) for each in (array, labels))
         self.image = torch.from_numpy(array)
         self.classes = torch.from_numpy(classes_of(labels))
@@ -88,13 +88,16 @@ class HeadLabels:
     """
 
     def __init__(self, path):
-        labels = array_of(read(path))
+        image = read(path)
+        if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+            raise SEBrainSegError(f"{path} is no volume of labels; remove it.")
+        labels = array_of(image)
         self.name = Path(path).name.split(".")[0]
         self.tissue_ids, tissues = np.unique(labels, return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
         self.classes = torch.from_numpy(classes_of(labels))
         positions = np.argwhere(self.classes.numpy() > 0)
-        if not len(positions):
+        if not len(positions) or labels.min() < 0:
             raise SEBrainSegError(f"{path} has none of the brain structures; remove it.")
         self.centre = centre_of(labels)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
@@ -103,7 +106,7 @@ class HeadLabels:
 def labelled_scans(folder, names=None):
     """Load every ``NAME_t1`` / ``NAME_structures`` pair of a folder, or those named."""
     pairs = [pair for pair in find_pairs(folder) if names is None or pair.name in names]
-    return [LabelledScan(pair.image, pair.labels) for pair in pairs]
+    return [LabelledScan(pair) for pair in pairs]
 
 
 def head_labels(folder):

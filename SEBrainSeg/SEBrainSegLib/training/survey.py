@@ -117,7 +117,7 @@ def are_flat(facts):
 
 
 def median_spacing(facts, view):
-    """Return the grid to train on, mm along ``[S, A, R]``: the median voxel, as fine one way as the other in a slice."""
+    """Return the grid to train on, mm along ``[S, A, R]``: the median voxel, with square pixels in a slice."""
     spacing = np.median([each.spacing for each in facts], axis=0)
     in_plane = [axis for axis in range(3) if axis != VIEWS[view]]
     spacing[in_plane] = spacing[in_plane].min()
