@@ -4,6 +4,7 @@ import csv
 import gzip
 import itertools
 import math
+import shutil
 import struct
 
 import numpy as np
@@ -615,6 +616,22 @@ def test_training_from_a_plain_network(tmp_path, scans, heads):
 # The command
 
 
+@pytest.fixture(scope="module")
+def complete(data, tmp_path_factory):
+    """The same data, but with voxels of all of the structures in its scans."""
+    folder = tmp_path_factory.mktemp("complete") / "data"
+    shutil.copytree(data, folder)
+    for path in (folder / "malc").glob("*_structures.nii.gz"):
+        image = sitk.ReadImage(str(path))
+        labels = sitk.GetArrayFromImage(image)
+        missing = sorted(set(class_of_label()) - set(np.unique(labels)))
+        labels[tuple(np.argwhere(labels == 2)[: len(missing)].T)] = missing
+        changed = sitk.GetImageFromArray(labels)
+        changed.CopyInformation(image)
+        sitk.WriteImage(changed, str(path))
+    return folder
+
+
 def command_line(data, tmp_path, *more):
     common = ["--width", "4", "--steps", "3", "--workers", "0", "--device", "cpu", "--se", "sse"]
     recipe = ["--label-maps", str(data / "labelmaps"), "--validation", "1017"]
@@ -622,15 +639,15 @@ def command_line(data, tmp_path, *more):
     return [str(data / "malc"), *recipe, *common, *folders, *more]
 
 
-def test_the_command_trains_in_pieces_and_exports(data, tmp_path, capsys):
-    assert command.main(command_line(data, tmp_path, "--minutes", "0")) == 3
+def test_the_command_trains_in_pieces_and_exports(complete, tmp_path, capsys):
+    assert command.main(command_line(complete, tmp_path, "--minutes", "0")) == 3
     said = capsys.readouterr().out
     assert "1 to train on, 1 to validate" in said and "2 label maps" in said
     assert "run the same command to go on" in said
     # What there is is a model already; the same command replaces its own.
     path = tmp_path / "models" / "unet-sse-coronal.pt"
     first = path.read_bytes()
-    assert command.main(command_line(data, tmp_path)) == 0
+    assert command.main(command_line(complete, tmp_path)) == 0
     assert path.read_bytes() != first
     stored = torch.load(path, weights_only=True)
     floating = [value for value in stored["weights"].values() if value.is_floating_point()]
@@ -651,25 +668,30 @@ def test_the_command_trains_in_pieces_and_exports(data, tmp_path, capsys):
     assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 64, 16, 16)
 
 
-def test_the_command_starts_from_a_model_file(data, tmp_path, capsys):
-    assert command.main(command_line(data, tmp_path, "--steps", "1", "--se", "none")) == 0
+def test_the_command_starts_from_a_model_file(complete, tmp_path, capsys):
+    assert command.main(command_line(complete, tmp_path, "--steps", "1", "--se", "none")) == 0
     model = tmp_path / "models" / "unet-none-coronal.pt"
     arguments = ["--steps", "1", "--se", "scse", "--start-from", str(model)]
-    assert command.main(command_line(data, tmp_path / "next", *arguments)) == 0
+    assert command.main(command_line(complete, tmp_path / "next", *arguments)) == 0
     # 8 blocks with weight and bias of W1, W2 and w.
     assert "New in this network: 48 entries." in capsys.readouterr().out
     assert (tmp_path / "next" / "models" / "unet-scse-coronal.pt").exists()
-    assert command.main(command_line(data, tmp_path / "other", *arguments, "--width", "6")) == 2
+    assert command.main(command_line(complete, tmp_path / "other", *arguments, "--width", "6")) == 2
     assert "No weight of the network to start from fits" in capsys.readouterr().err
 
 
-def test_a_run_is_not_mixed_with_another(data, tmp_path, capsys):
-    assert command.main(command_line(data, tmp_path, "--minutes", "0")) == 3
+def test_a_run_is_not_mixed_with_another(complete, tmp_path, capsys):
+    assert command.main(command_line(complete, tmp_path, "--minutes", "0")) == 3
     capsys.readouterr()
-    assert command.main(command_line(data, tmp_path, "--steps", "4")) == 2
+    assert command.main(command_line(complete, tmp_path, "--steps", "4")) == 2
     said = capsys.readouterr().err
     assert "other settings (steps: 3, now 4)" in said and len(said.splitlines()) == 1
     # Unfinished and its own: goes on even so; finished: starts anew.
     for resumed in (True, False):
-        assert command.main(command_line(data, tmp_path, "--overwrite")) == 0
+        assert command.main(command_line(complete, tmp_path, "--overwrite")) == 0
         assert ("Resumed at batch 1 of 3." in capsys.readouterr().out) == resumed
+
+
+def test_scans_that_lack_a_structure_are_refused(data, tmp_path, capsys):
+    assert command.main(command_line(data, tmp_path)) == 2
+    assert "No training scan has a voxel of Left Inferior Lateral Ventricle (label 5), " in capsys.readouterr().err

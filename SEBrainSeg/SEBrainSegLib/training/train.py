@@ -99,7 +99,7 @@ def start_from(network, state_dict, protocols=1):
         if name in state_dict and len(own[name]) == protocols * len(state_dict[name]):
             state_dict = {**state_dict, name: torch.cat([state_dict[name]] * protocols)}
     shared = {name: value for name, value in state_dict.items() if name in own and own[name].shape == value.shape}
-    if not any(value.is_floating_point() for value in shared.values()):
+    if not any(value.dim() > 1 for value in shared.values()):
         raise SEBrainSegError("No weight of the network to start from fits; choose its architecture and width.")
     network.load_state_dict({**own, **shared})
     return sorted(set(own) - set(shared))
