@@ -14,20 +14,17 @@ import time
 from pathlib import Path
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
-from scores import Values, digits, find_scans, mean, score, spread, table
+from scores import Values, digits, find_scans, labels_found, mean, score, spread, table
 from SEBrainSegLib import SEBrainSegError
-from SEBrainSegLib.inference import classify, keep_largest
 from SEBrainSegLib.model import read_model, write_model
 from SEBrainSegLib.networks import parameters
 from SEBrainSegLib.parameters import Variant
 from SEBrainSegLib.results import check_writable
-from SEBrainSegLib.structures import labels_of_classes, structures
+from SEBrainSegLib.structures import structures
 from SEBrainSegLib.training.scans import head_labels, labelled_scans
 from SEBrainSegLib.training.train import TimeUp, train
-from SEBrainSegLib.volume import conform, head_box, normalise, restore
 from SEBrainSegLib.zoo import PROTOCOLS
 
 HELD_OUT = ("1017", "1036")
@@ -55,11 +52,6 @@ def name_of(configuration):
     return "{se}-{aggregation}-r{reduction}-{placement}".format(**configuration)
 
 
-def device():
-    """Where to train."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
 def train_missing(data, folder, steps, minutes):
     """Train the configurations that ``folder`` has no model file of; what it has a checkpoint of goes on from there.
 
@@ -73,8 +65,6 @@ def train_missing(data, folder, steps, minutes):
         return
     names = [scan.name for scan in find_scans([data / "malc"]) if scan.name not in HELD_OUT]
     scans, heads = labelled_scans(data / "malc", names), head_labels(data / "labelmaps")
-    if not scans or not heads:
-        raise SEBrainSegError(f"{data} needs scans in malc and label maps in labelmaps.")
     for each in missing:
         print(f"{name_of(each)}:", file=sys.stderr)
         configuration = {"architecture": "unet", "classes": len(PROTOCOLS) * (len(structures()) + 1), "width": WIDTH}
@@ -89,7 +79,7 @@ def train_missing(data, folder, steps, minutes):
             minutes - (time.monotonic() - started) / 60,
             view=VIEW,
             seed=SEED,
-            device=device(),
+            device="cuda" if torch.cuda.is_available() else "cpu",
             echo=lambda text: print(text, file=sys.stderr, flush=True),
         )
         write_model(model_path(folder, each), network, configuration, VIEW, PROTOCOLS)
@@ -100,30 +90,19 @@ def model_path(folder, configuration):
     return folder / f"{name_of(configuration)}.pt"
 
 
-def label(image, model):
-    """Return the labels that a network finds, an array on the image's grid; as ``segment`` does with a bundled one."""
-    conformed = conform(image)
-    array = normalise(sitk.GetArrayFromImage(conformed))
-    box, classes = head_box(array), np.zeros(array.shape, np.uint8)
-    classes[box] = classify(model, array[box], torch.device(device()), lambda fraction: None)
-    labels = sitk.GetImageFromArray(labels_of_classes()[keep_largest(classes)])
-    labels.CopyInformation(conformed)
-    return sitk.GetArrayFromImage(restore(labels, image))
-
-
 def scores_of(path, scans, protocol, kept):
     """Return the scores of a model file on scans, ``(scans, structures, 2)``, and its number of parameters."""
-    content = path.read_bytes()
-    model, found = read_model(content, protocol), []
+    content, found = path.read_bytes(), []
     for scan in scans:
         key = path.stem, protocol, scan.name, (digits(content), scan.checksum())
         values = kept.get(*key)
         if values is None:
             image, truth = scan.read()
-            values = kept.add(*key, score(label(image, model), truth, image.GetSpacing()[::-1]))
+            labels = labels_found(image, f"{scan.name}, {path.stem}", model=str(path), protocol=protocol)
+            values = kept.add(*key, score(labels, truth, image.GetSpacing()[::-1]))
             print(f"{scan.name}, {path.stem}: Dice {mean(values[:, 0]):.3f}", file=sys.stderr, flush=True)
         found.append(values)
-    return np.array(found), parameters(model.network)
+    return np.array(found), parameters(read_model(content, protocol).network)
 
 
 def write_table(folder, steps, held_out, validation):

@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 import torch
 
-from scores import Values, digits, find_scans, mean, score, spread, table
-from SEBrainSegLib import SEBrainSegError, segment, zoo
+from scores import Values, digits, find_scans, labels_found, mean, score, spread, table
+from SEBrainSegLib import SEBrainSegError, zoo
 from SEBrainSegLib.networks import parameters
 from SEBrainSegLib.parameters import Architecture, Parameters, Protocol, Variant, View, values
 from SEBrainSegLib.results import check_writable
@@ -125,19 +124,15 @@ def score_scan(scan, networks, checksums, kept):
         if image is None:
             image, truth = scan.read()
             check(image)
-        try:
-            labels = segment(
-                image,
-                architecture=network.architecture,
-                se=network.se,
-                view=network.view,
-                protocol=network.protocol,
-            ).labels
-        except SEBrainSegError as error:
-            # The scan and the network are sound: to find no brain is a result, and the worst one.
-            print(f"{scan.name}, {network.name}: {error}", file=sys.stderr)
-            labels = sitk.Image(image.GetSize(), sitk.sitkUInt8)
-        of_network = score(sitk.GetArrayFromImage(labels), truth, image.GetSpacing()[::-1])
+        labels = labels_found(
+            image,
+            f"{scan.name}, {network.name}",
+            architecture=network.architecture,
+            se=network.se,
+            view=network.view,
+            protocol=network.protocol,
+        )
+        of_network = score(labels, truth, image.GetSpacing()[::-1])
         found[network.name] = kept.add(*key, of_network)
         print(f"{scan.name}, {network.name}: Dice {mean(of_network[:, 0]):.3f}", file=sys.stderr, flush=True)
     return found

@@ -18,12 +18,12 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
+from scores import dice_of_structures  # noqa: E402
 from SEBrainSegLib import zoo  # noqa: E402
 from SEBrainSegLib.inference import classify, classify_in_views, keep_largest  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.structures import labels_of_classes, mirrored_classes, structures  # noqa: E402
 from SEBrainSegLib.volume import conform, head_box, normalise, restore  # noqa: E402
-from scores import dice_of_structures  # noqa: E402
 
 
 def pieces_of(classes, index):

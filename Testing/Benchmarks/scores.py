@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
-from SEBrainSegLib import SEBrainSegError  # noqa: E402
+from SEBrainSegLib import SEBrainSegError, segment  # noqa: E402
 from SEBrainSegLib.structures import IGNORED, structures  # noqa: E402
 
 COLUMNS = ("network", "protocol", "scan", "structure", "dice", "hausdorff95_mm", "model_sha256", "scan_sha256")
@@ -95,6 +95,20 @@ def find_scans(folders, names=None):
         if size != labels_size or not np.allclose(place, labels_place, rtol=0, atol=1e-3):
             raise SEBrainSegError(f"{scan.image_path} and {scan.labels_path.name} are not on the same grid.")
     return list(scans.values())
+
+
+def labels_found(image, name, **choices):
+    """Return the array of what ``segment`` labels, all background if it finds no brain: a result, and the worst one.
+
+    Args:
+        name: of the scan and the network, for a message.
+        choices: arguments of ``segment``, of a network that is known to load.
+    """
+    try:
+        return sitk.GetArrayFromImage(segment(image, **choices).labels)
+    except SEBrainSegError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        return np.zeros(image.GetSize()[::-1], np.uint8)
 
 
 def dice_of_structures(found, truth):

@@ -11,7 +11,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, zoo
+from SEBrainSegLib import SEBrainSegError, inference, zoo
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.structures import structures
 
@@ -203,7 +203,7 @@ def run(tmp_path, monkeypatch, capsys):
             raise SEBrainSegError(f"There is no bundled network {architecture}-{se}-{view}.")
         return SimpleNamespace(network=UNet(classes=3, width=4, kernel=3, se=se).eval())
 
-    monkeypatch.setattr(comparison, "segment", segment)
+    monkeypatch.setattr(scores, "segment", segment)
     monkeypatch.setattr(accuracy, "segment", segment)
     monkeypatch.setattr(zoo, "load", load)
     monkeypatch.setattr(zoo, "checksums", lambda: CHECKSUMS)
@@ -422,8 +422,9 @@ def test_bad_choices_get_one_sentence(run, folder, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def data(tmp_path):
-    """A folder as that of the training data; the two held-out scans have a "brain" to be labelled."""
+def data(tmp_path, monkeypatch):
+    """A folder as that of the training data; the two held-out scans have a "brain" of 4 ml to be labelled."""
+    monkeypatch.setattr(inference, "SMALLEST_BRAIN", 1.0)
     truth = np.zeros((32, 32, 32), np.uint8)
     truth[8:24, 8:24, 8:16], truth[8:24, 8:24, 16:24] = 41, 2
     for name in ("1000", "1017", "1036"):
@@ -438,7 +439,7 @@ def trained(monkeypatch):
 
     def train(configuration, scans, heads, held_out, folder, steps, minutes, **others):
         if len(calls) == calls_until_time_is_up[0]:
-            raise ablation.TimeUp
+            raise ablation.TimeUp("the time is up", None)
         calls.append(SimpleNamespace(configuration=configuration, scans=scans, folder=folder, steps=steps, **others))
         arguments = {key: value for key, value in configuration.items() if key != "architecture"}
         return UNet(**arguments).eval()
@@ -511,11 +512,10 @@ def test_ablation_scores_the_labels_of_the_protocol(data, trained, tmp_path):
         assert found[0, INDEX[label], 0] == pytest.approx(dice, abs=1e-6)
 
 
-def test_ablation_without_data_says_so(data, trained, tmp_path, monkeypatch, capsys):
+def test_ablation_without_data_says_so(data, tmp_path, monkeypatch, capsys):
     arguments = ["--steps", "7", "--minutes", "9", "--run", str(tmp_path / "run")]
     assert ablation.main([str(tmp_path), *arguments]) == 2
     assert "holds no NAME_t1.nii.gz" in capsys.readouterr().err
-    monkeypatch.setattr(ablation, "head_labels", lambda folder: [])
+    monkeypatch.setattr(ablation, "labelled_scans", lambda folder, names: names)
     assert ablation.main([str(data), *arguments]) == 2
-    assert "label maps in labelmaps" in capsys.readouterr().err
-    assert trained.calls == []
+    assert "holds no label maps" in capsys.readouterr().err

@@ -181,11 +181,35 @@ def test_scans_of_any_orientation_land_in_s_a_r(tmp_path, orientation):
 def test_label_maps_of_any_orientation_land_in_s_a_r(tmp_path, orientation):
     head = HeadLabels(write_head(tmp_path, "head_07", orientation))
     assert head.name == "head_07"
-    np.testing.assert_array_equal(head.classes.numpy(), expected_classes(whole_head=WHOLE_HEAD))
+    classes = head.class_of_tissue[head.tissues.long()].numpy()
+    np.testing.assert_array_equal(classes, expected_classes(whole_head=WHOLE_HEAD))
     np.testing.assert_array_equal(head.tissue_ids[head.tissues.numpy()], label_at(*world_grid(), WHOLE_HEAD))
     # The left thalamus lies where R is negative: at the low end of the last index.
-    thalamus = np.argwhere(head.classes.numpy() == class_of_label()[10]).mean(axis=0)
+    thalamus = np.argwhere(classes == class_of_label()[10]).mean(axis=0)
     np.testing.assert_allclose(thalamus, index_of(-4, -1.5, 0.5))
+
+
+def test_ventricles_narrow_from_their_walls_and_nothing_else_changes(tmp_path):
+    head = HeadLabels(write_head(tmp_path, "head_01"))
+    shape = head.tissues.shape
+    everywhere = torch.stack(torch.meshgrid(*(torch.arange(float(n)) for n in shape), indexing="ij"))
+
+    def ids(narrowed):
+        flat = everywhere.reshape(3, shape[0], -1)  # positions are those of a slice
+        return head.tissue_ids[head.tissues_at(flat, narrowed).numpy()].reshape(shape)
+
+    wide = label_at(*world_grid(), WHOLE_HEAD)
+    np.testing.assert_array_equal(ids(0.0), wide)
+    ventricles = np.isin(wide, (136, 163))
+    # They are boxes of 4 x 7 x 3 voxels: without the outer layer 2 x 5 x 1 are left of each.
+    narrow = ids(1.5)
+    assert (wide == 136).sum() == 84 and (narrow == 136).sum() == (narrow == 163).sum() == 10
+    closed = ids(9.0)
+    assert not np.isin(closed, (136, 163)).any()
+    for changed in (narrow, closed):
+        np.testing.assert_array_equal(changed[~ventricles], wide[~ventricles])
+    # White matter is all that lies around them, each on its side.
+    assert set(closed[wide == 136]) == {2} and set(closed[wide == 163]) == {41}
 
 
 def test_centre_extent_and_distance(tmp_path):

@@ -29,6 +29,7 @@ FULL = {"coronal": ((192, 160), 3), "axial": ((192, 160), 3), "sagittal": ((160,
 CROP = ((96, 112), 5)
 CROP_SPREAD = 22.0
 VALIDATION_STRIDE = 8  # mm
+NARROWEST = 3.0  # mm that the walls of ventricles move inwards at most
 
 # Two conventions of drawing the same structures; a network learns a classifier for each (zoo.PROTOCOLS).
 MANUAL, FREESURFER = 0, 1
@@ -95,12 +96,18 @@ class BrainRecipe:
             offset, shift = rng.uniform(first - 8, last + 8), rng.normal(0, (20, 12))
         mirrored = rng.random() < 0.5
         positions = slice_positions(rng, self.view, shape, source.centre, offset, mirrored, shift)
-        classes = nearest(source.classes, positions)
+        narrowed = 0.0
+        if protocol == MANUAL:
+            classes = nearest(source.classes, positions)
+        else:
+            # The label maps are of older people: their ventricles are wider than most.
+            narrowed = rng.uniform(0, NARROWEST) if rng.random() < 0.7 else 0.0
+            classes = source.class_of_tissue[source.tissues_at(positions, narrowed).long()]
         if mirrored:
             classes = self.mirror[classes.long()]
         if self.view == "sagittal":
             classes = self.unsided[classes.long()]
-        image = linear(source.image, positions) if real else synthesise(rng, source, positions, normal)
+        image = linear(source.image, positions) if real else synthesise(rng, source, positions, normal, narrowed)
         if protocol == MANUAL and rng.random() < 0.5:
             image = paint_skull(rng, image, linear(source.distance, positions), self.view)
         return scanner_effects(rng, image), classes, protocol

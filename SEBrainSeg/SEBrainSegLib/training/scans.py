@@ -10,6 +10,7 @@ from ..errors import SEBrainSegError
 from ..reading import read
 from ..structures import IGNORED, class_of_label
 from ..volume import prepare, restore
+from .deformation import nearest
 from .pairs import find_pairs, read_pair
 
 # Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
@@ -17,6 +18,7 @@ SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
 DEEP_STRUCTURES = (10, 49, 11, 50, 12, 51, 13, 52)
 FIRST_EXTRACEREBRAL = 500
 FLUID = 24
+VENTRICLES = (4, 43, 5, 44, 14, 15, 136, 137, 163, 164)
 
 
 def array_of(image):
@@ -76,6 +78,31 @@ class LabelledScan:
         positions = np.argwhere(labels > 0)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
 
+    def tissues_at(self, positions, narrowed=0.0):
+        """Tissues at ``positions``; the ventricles of a real scan stay as wide as they are."""
+        return nearest(self.tissues, positions)
+
+
+def ventricle_walls(labels, tissues):
+    """Return what :class:`HeadLabels` calls ``depth`` and ``around``.
+
+    Args:
+        labels: FreeSurfer ids ``[S, A, R]`` at 1 mm.
+        tissues: uint8, the same shape.
+    """
+    depth, around = np.zeros(labels.shape, np.uint8), tissues.copy()
+    inside = np.isin(labels, VENTRICLES)
+    if not inside.any():
+        return depth, around
+    box = tuple(slice(max(0, found.min() - 4), found.max() + 5) for found in np.nonzero(inside))
+    inside, image = inside[box], sitk.GetImageFromArray(np.where(inside[box], 0, around[box].astype(np.int16) + 1))
+    nearest_tissue = sitk.DanielssonDistanceMapImageFilter()
+    nearest_tissue.Execute(image)
+    around[box] = sitk.GetArrayFromImage(nearest_tissue.GetVoronoiMap()) - 1
+    distance = sitk.SignedMaurerDistanceMap(sitk.Cast(image > 0, sitk.sitkUInt8), False, False, True)
+    depth[box] = np.where(inside, np.clip(10 * sitk.GetArrayFromImage(distance), 1, 255), 0)
+    return depth, around
+
 
 class HeadLabels:
     """A label map of a whole head without an image, ``[S, A, R]`` at 1 mm.
@@ -83,7 +110,9 @@ class HeadLabels:
     Attributes:
         tissues: uint8 tensor of indices into ``tissue_ids`` (the map's own ids, brain and surroundings).
         tissue_ids: the FreeSurfer or extra-cerebral id of every tissue index.
-        classes: uint8 tensor of class indices.
+        class_of_tissue: uint8 tensor, the class index of every tissue index.
+        depth: uint8 tensor, tenths of a mm from a ventricle's wall, in ventricles; 0 elsewhere.
+        around: uint8 tensor, as ``tissues``, but in ventricles what lies nearest outside of them.
         centre, extent: as in :class:`LabelledScan`.
     """
 
@@ -95,12 +124,21 @@ class HeadLabels:
         self.name = Path(path).name.split(".")[0]
         self.tissue_ids, tissues = np.unique(labels, return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
-        self.classes = torch.from_numpy(classes_of(labels))
-        positions = np.argwhere(self.classes.numpy() > 0)
-        if not len(positions) or labels.min() < 0:
+        positions = np.argwhere(classes_of(labels) > 0) if labels.min() >= 0 else ()
+        if not len(positions):
             raise SEBrainSegError(f"{path} has none of the brain structures; remove it.")
+        self.class_of_tissue = torch.from_numpy(classes_of(self.tissue_ids))
+        self.depth, self.around = map(torch.from_numpy, ventricle_walls(labels, self.tissues.numpy()))
         self.centre = centre_of(labels)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
+
+    def tissues_at(self, positions, narrowed=0.0):
+        """Tissues at ``positions``, with ventricles whose walls have moved inwards by ``narrowed`` mm."""
+        tissues = nearest(self.tissues, positions)
+        if not narrowed:
+            return tissues
+        depth = nearest(self.depth, positions)
+        return torch.where((depth > 0) & (depth < 10 * narrowed), nearest(self.around, positions), tissues)
 
 
 def labelled_scans(folder, names=None):

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .deformation import nearest, smooth_noise
+from .deformation import smooth_noise
 from .scans import FIRST_EXTRACEREBRAL
 
 # Mean T1 intensities relative to cerebral white matter, by FreeSurfer id of the left structure; the 31 structures as
@@ -78,13 +78,14 @@ def blur(image, sigma):
     return stack.reshape(image.shape)
 
 
-def synthesise(rng, head, positions, normal):
+def synthesise(rng, head, positions, normal, narrowed=0.0):
     """A scan's slice for the deformed slice of a label map, white matter near 1.
 
     Args:
         head: a :class:`~.scans.HeadLabels`, or a :class:`~.scans.LabelledScan`, whose surroundings stay black.
         positions: ``(3, H, W)`` as of :func:`~.deformation.slice_positions`.
         normal: array axis along which the slice has its thickness.
+        narrowed: mm by which the ventricles' walls have moved inwards.
     """
     stripped = rng.random() < 0.4
     means = torch.from_numpy(tissue_intensities(rng, head.tissue_ids, stripped))
@@ -94,7 +95,7 @@ def synthesise(rng, head, positions, normal):
     for sheet in (-0.3, 0.3):
         shifted = positions.clone()
         shifted[normal] += sheet * float(rng.uniform(0.5, 2.0))
-        tissues = nearest(head.tissues, shifted).int()
+        tissues = head.tissues_at(shifted, narrowed).int()
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
         image += 0.5 * (means[tissues] + texture[tissues] * noise)
     return blur(image, float(rng.uniform(0.3, 0.9)))
