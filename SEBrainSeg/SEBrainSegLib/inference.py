@@ -16,6 +16,7 @@ BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
 # How much each view counts among all three; the sagittal one cannot tell the sides.
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
+SMALLEST_PIECE = 0.1  # of a structure's largest piece
 SMALLEST_BRAIN = 100.0  # ml; far below any brain with its structures
 
 
@@ -118,7 +119,7 @@ def segment(
         step(0.15, "The GPU's memory is full, going on with the CPU")
         classes[box] = classes_on(target)
     step(0.9, "Returning to the input's grid")
-    labels = labels_of_classes(models[0].structures)[keep_largest(classes) if brain else classes]
+    labels = labels_of_classes(models[0].structures)[keep_pieces(keep_largest(classes)) if brain else classes]
     labels = on_grid_of(labels, grid, image)
     volumes = volumes_of(labels, models[0].structures)
     if brain and sum(volumes.values()) < SMALLEST_BRAIN:
@@ -224,6 +225,27 @@ def keep_largest(classes):
         return classes
     brain = sitk.BinaryDilate(pieces == 1 + int(np.argmax(sizes[1:])), [4, 4, 4])
     return classes * sitk.GetArrayViewFromImage(brain)
+
+
+def keep_pieces(classes, share=SMALLEST_PIECE):
+    """Keep the largest piece of every structure, and others that are not much smaller; touching corners connect.
+
+    Args:
+        classes: class indices ``[S, A, R]``, 0 where there is none.
+        share: of the largest piece's voxels, in [0, 1]; pieces of fewer go to the background.
+    """
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    shapes.Execute(sitk.GetImageFromArray(classes))
+    kept = np.zeros_like(classes)
+    for index in shapes.GetLabels():
+        start, size = np.reshape(shapes.GetBoundingBox(index), (2, 3))[:, ::-1]
+        box = tuple(slice(first, first + count) for first, count in zip(start, size))
+        own = sitk.GetImageFromArray((classes[box] == index).astype(np.uint8))
+        pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(own, True))
+        sizes = np.bincount(pieces.ravel())
+        sizes[0] = 0
+        kept[box][(sizes >= max(1, share * sizes.max()))[pieces]] = index
+    return kept
 
 
 def volumes_of(labels, structures):

@@ -124,7 +124,7 @@ class Parameters:
             return str(error)
 
     def absence(self):
-        """Return one sentence if no such network is bundled, or ``""``; raises as :func:`.bundled.names`."""
+        """Return one sentence if no such network is bundled for use, or ``""``; raises as :func:`.bundled.names`."""
         known = set(bundled.names())
 
         def is_there(**other):
@@ -132,6 +132,8 @@ class Parameters:
 
         if not known:
             return "No network is bundled; install SEBrainSeg again."
+        if self.view == View.SAGITTAL.value:
+            return "A sagittal slice cannot tell left from right: choose the view coronal, axial or all."
         if is_there():
             return ""
         views = [view for view in values(View) if is_there(view=view)]

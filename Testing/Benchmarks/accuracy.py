@@ -16,7 +16,7 @@ import SimpleITK as sitk
 
 from scores import dice_of_structures, find_scans, mean, table
 from SEBrainSegLib import SEBrainSegError, segment
-from SEBrainSegLib.parameters import Protocol, values
+from SEBrainSegLib.parameters import Protocol, View, values
 from SEBrainSegLib.structures import structures
 
 
@@ -26,6 +26,7 @@ def main(argv=None):
     parser.add_argument("folder", type=Path)
     parser.add_argument("--architecture", default="unet")
     parser.add_argument("--se", nargs="+", default=["none", "cse", "sse", "scse"])
+    parser.add_argument("--view", default="coronal", choices=values(View))
     parser.add_argument("--protocol", default="freesurfer", choices=values(Protocol), help="that of the labels")
     parser.add_argument("--names", nargs="+", help="only these scans")
     parser.add_argument("--csv", type=Path, help="file for the Dice of every scan, network and structure")
@@ -37,7 +38,9 @@ def main(argv=None):
         for scan in scans:
             image, truth = scan.read()
             for se in chosen.se:
-                found = segment(image, architecture=chosen.architecture, se=se, protocol=chosen.protocol).labels
+                found = segment(
+                    image, architecture=chosen.architecture, se=se, view=chosen.view, protocol=chosen.protocol
+                ).labels
                 scores[scan.name, se] = dice_of_structures(sitk.GetArrayFromImage(found), truth)
             means = (f"{mean(scores[scan.name, se]):.3f}" for se in chosen.se)
             print(f"| {scan.name} | {' | '.join(means)} |", flush=True)
@@ -55,7 +58,7 @@ def main(argv=None):
             writer.writerow(["scan", "network", "structure", "dice"])
             for (name, se), dice in scores.items():
                 for structure, value in zip(structures(), dice):
-                    writer.writerow([name, f"{chosen.architecture}-{se}-coronal", structure.name, f"{value:.4f}"])
+                    writer.writerow([name, f"{chosen.architecture}-{se}-{chosen.view}", structure.name, f"{value:.4f}"])
     return 0
 
 

@@ -2,10 +2,10 @@
 
     python Testing/Benchmarks/postprocessing.py FOLDER [--view coronal] [--protocol freesurfer] [--names NAME ...]
 
-FOLDER holds pairs NAME_t1.nii.gz and NAME_structures.nii.gz. The steps: ``brain``, the one that ships
-(``inference.keep_largest``); ``pieces``, which keeps the largest piece of every structure and gives the others to the
-background; ``sides``, which gives a piece of a structure that touches its counterpart on the other side to that, and
-then does ``pieces``.
+FOLDER holds pairs NAME_t1.nii.gz and NAME_structures.nii.gz. The steps:
+``brain`` (``inference.keep_largest``) keeps the largest piece of all; ``largest`` only the largest piece of every
+structure; ``pieces`` (``inference.keep_pieces``) also those of at least a tenth of it; ``sides`` first gives a small
+piece that touches the structure's counterpart on the other side to that. ``brain, pieces`` is what ships.
 """
 
 import argparse
@@ -20,53 +20,33 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
 from scores import dice_of_structures  # noqa: E402
 from SEBrainSegLib import zoo  # noqa: E402
-from SEBrainSegLib.inference import classify, classify_in_views, keep_largest  # noqa: E402
+from SEBrainSegLib.inference import classify, classify_in_views, keep_largest, keep_pieces  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.structures import labels_of_classes, mirrored_classes, structures  # noqa: E402
 from SEBrainSegLib.volume import conform, head_box, normalise, restore  # noqa: E402
 
 
-def pieces_of(classes, index):
-    """Return the numbered pieces (26 neighbours) of one class, and the number of the largest."""
-    pieces = sitk.GetArrayFromImage(
-        sitk.ConnectedComponent(sitk.GetImageFromArray((classes == index).astype(np.uint8)), True)
-    )
-    sizes = np.bincount(pieces.ravel())
-    return pieces, int(np.argmax(sizes[1:])) + 1 if len(sizes) > 1 else 0
-
-
-def largest_pieces(classes):
-    """Keep the largest piece of every structure."""
-    kept = np.zeros_like(classes)
-    for index in range(1, len(structures()) + 1):
-        pieces, largest = pieces_of(classes, index)
-        if largest:
-            kept[pieces == largest] = index
-    return kept
-
-
 def consistent_sides(classes):
-    """Give pieces beside their counterpart of the other side to it, then keep the largest pieces."""
-    mirrored, changed = mirrored_classes(), classes.copy()
+    """Give the small pieces of a structure that touch its counterpart on the other side to that."""
+    mirrored, changed, kept = mirrored_classes(), classes.copy(), keep_pieces(classes)
     for index in range(1, len(structures()) + 1):
         other = mirrored[index]
         if other == index:
             continue
-        pieces, largest = pieces_of(classes, index)
-        small = sitk.GetImageFromArray(((pieces > 0) & (pieces != largest)).astype(np.uint8))
-        near = sitk.GetArrayFromImage(
-            sitk.BinaryDilate(sitk.GetImageFromArray((classes == other).astype(np.uint8)), [1] * 3)
-        )
-        touching = np.unique(pieces[(near > 0) & (sitk.GetArrayFromImage(small) > 0)])
+        small = (classes == index) & (kept != index)
+        near = sitk.BinaryDilate(sitk.GetImageFromArray((classes == other).astype(np.uint8)), [1] * 3)
+        pieces = sitk.GetArrayFromImage(sitk.ConnectedComponent(sitk.GetImageFromArray(small.astype(np.uint8)), True))
+        touching = np.unique(pieces[sitk.GetArrayFromImage(near) > 0])
         changed[np.isin(pieces, touching[touching > 0])] = other
-    return largest_pieces(changed)
+    return changed
 
 
 STEPS = {
     "none": lambda classes: classes,
     "brain": keep_largest,
-    "brain, pieces": lambda classes: largest_pieces(keep_largest(classes)),
-    "brain, sides": lambda classes: consistent_sides(keep_largest(classes)),
+    "brain, largest": lambda classes: keep_pieces(keep_largest(classes), share=1.0),
+    "brain, pieces": lambda classes: keep_pieces(keep_largest(classes)),
+    "brain, sides, pieces": lambda classes: keep_pieces(consistent_sides(keep_largest(classes))),
 }
 
 

@@ -200,6 +200,19 @@ def test_pieces_apart_from_the_brain_or_joined_by_a_film_are_dropped():
     assert (kept[:, :, 48:] == 2).sum() == 0
 
 
+def test_small_pieces_of_a_structure_are_dropped_and_large_ones_kept():
+    classes = np.zeros((40, 40, 40), np.uint8)
+    classes[2:12, 2:12, 2:12] = 5  # 1000 voxels
+    classes[20:25, 20:25, 20:25] = 5  # 125, more than a tenth of it
+    classes[30:33, 30:33, 30:41] = 5  # 90
+    classes[12, 12, 12] = 5  # touches the first at a corner
+    classes[36, 2, 2] = 7  # all there is of another structure
+    kept = inference.keep_pieces(classes)
+    expected = classes.copy()
+    expected[30:33, 30:33, 30:41] = 0
+    np.testing.assert_array_equal(kept, expected)
+
+
 @pytest.mark.parametrize(
     ("choice", "words"),
     [({"se": "bse"}, "scse"), ({"architecture": "vnet"}, "unet"), ({"view": "oblique"}, "coronal")],
