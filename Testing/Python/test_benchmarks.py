@@ -549,7 +549,7 @@ def test_expectations_are_the_extremes_of_the_scans(folder, tmp_path, monkeypatc
     assert [float(value) for value in stem[1:]] == [0.0, 0.25, 0.7]
 
 
-def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path, monkeypatch):
+def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path):
     path = tmp_path / "facts.csv"
     assert facts.main(["--file", str(path)]) == 0
     with open(path, newline="", encoding="utf-8") as file:
