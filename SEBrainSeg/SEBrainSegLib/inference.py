@@ -270,7 +270,7 @@ def class_numbers(model):
 def logits_of_slices(network, slices, device):
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
-    They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves the maxima
+    They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
     whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
     """
     count, rows, columns = slices.shape
