@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, inference, segment, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, devices, inference, segment, zoo
 from SEBrainSegLib.excitation import block_named
 from SEBrainSegLib.inference import look
 from SEBrainSegLib.job import excitation_blocks
@@ -32,6 +32,12 @@ def network(se, architecture="unet", seed=0):
 
 def model(se, view="coronal", seed=0):
     return Model(network(se, seed=seed), view, structures())
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch):
+    """What is written out by hand is in float32."""
+    monkeypatch.setattr(devices, "precision", lambda device: torch.float32)
 
 
 @pytest.fixture
