@@ -27,7 +27,7 @@ def on_cluster(scans, work, address):
     try:
         from distributed import Client, as_completed
     except ImportError:
-        raise SEBrainSegError("--dask needs dask.distributed; run 'pip install sebrainseg[dask]'.") from None
+        raise SEBrainSegError("--dask needs dask.distributed; run 'pip install distributed'.") from None
     try:
         client = Client(address, timeout=TIMEOUT, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:  # its time-out is an OSError

@@ -8,54 +8,19 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import cli, results, summary
-from SEBrainSegLib.structures import read_structures
+from cohorts import POSIX, pipe, rows, run, scan, segmented
+from SEBrainSegLib import cli, inference, results, summary
 from test_cli import dicom_series
-from test_user_models import small_model
 
 LIBRARY = Path(cli.__file__).resolve().parents[1]
-POSIX = pytest.mark.skipif(os.name != "posix", reason="named pipes and signals")
 
-
-def scan(path, centre=9):
-    """A scan of few voxels, slim because its picture has a fixed length."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = sitk.GaussianSource(sitk.sitkFloat32, [24, 6, 4], sigma=[4.0] * 3, mean=[float(centre), 3.0, 2.0])
-    sitk.WriteImage(image, str(path))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def model(tmp_path, monkeypatch):
-    """A small user-trained model of the name "organs", of two structures."""
-    monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path / "models"))
-    table = tmp_path / "table.csv"
-    table.write_text("LabelValue,Name\n4,Left Kidney\n700,Spleen\n", encoding="utf-8")
-    path = tmp_path / "models" / "organs.pt"
-    small_model(path, read_structures(table), spacing=(1.0, 1.0, 1.0), window=(0.0, 1.0))
-    monkeypatch.chdir(tmp_path)
-    return path
-
-
-def run(*arguments):
-    return cli.main([*map(str, arguments), "--model", "organs", "--device", "cpu"])
-
-
-def segmented(folder):
-    """The scans with results in a folder or those below it, by the path of their results without ending."""
-    sets = {str(path)[: -len(".csv")] for path in Path(folder).rglob("*_organs.csv")}
-    assert all(os.path.exists(f"{each}{ending}") for each in sets for ending in results.ENDINGS)
-    return {os.path.relpath(each, folder)[: -len("_organs")] for each in sets}
-
-
-def rows(path):
-    with open(path, newline="", encoding="utf-8") as file:
-        return {os.path.basename(row["input"]): row for row in csv.DictReader(file)}
+pytestmark = pytest.mark.usefixtures("organs")
 
 
 # What is meant
@@ -67,7 +32,9 @@ def test_folders_patterns_and_files_in_any_mixture_once_each(tmp_path, capsys):
     (tmp_path / "study" / "notes.txt").write_text("no image")
     slices = tmp_path / "series"
     slices.mkdir()
-    dicom_series(slices, 4, "1.2.3.4", sitk.GaussianSource(sitk.sitkInt16, [24, 6, 4], sigma=[4.0] * 3))
+    dicom_series(
+        slices, 4, "1.2.3.4", sitk.GaussianSource(sitk.sitkInt16, [24, 6, 4], sigma=[4.0] * 3, mean=[9.0, 3.0, 2.0])
+    )
     arguments = ["study", "./study/b.nii.gz", "deep/**/*.nii.gz", "series", "study/*.nii.gz"]
     assert run(*arguments, "-o", "out") == 0
     expected = {"b", "a, ä", os.path.join("x", "t1"), os.path.join("y", "z", "t1"), "series"}
@@ -199,6 +166,25 @@ def test_the_results_of_a_rival_are_not_taken_for_ones_own(tmp_path, capsys):
     assert "two/t1.nii.gz: skipped" in shown.out and "one/t1.nii.gz: Its results would replace" in shown.err
 
 
+def test_confidence_is_one_more_result(tmp_path, monkeypatch):
+    """With a stand-in for what the core finds, whose confidence is the scan itself."""
+    segment = inference.segment
+
+    def confident(image, confidence=False, **arguments):
+        found = segment(image, **arguments)
+        return SimpleNamespace(**{**vars(found), "confidence": image if confidence else None})
+
+    monkeypatch.setattr(inference, "segment", confident)
+    scan(tmp_path / "study" / "a.nii.gz")
+    assert run("study") == 0 and not os.path.exists("study/a_organs_confidence.nii.gz")
+    # The results lack one, so that the scan is not done.
+    assert run("study", "--confidence") == 0
+    confidence = sitk.ReadImage("study/a_organs_confidence.nii.gz")
+    assert sitk.GetArrayFromImage(confidence) == pytest.approx(sitk.GetArrayFromImage(sitk.ReadImage("study/a.nii.gz")))
+    before = sorted(os.listdir("study"))
+    assert run("study", "--confidence") == 0 and sorted(os.listdir("study")) == before
+
+
 # Several at a time
 
 
@@ -229,13 +215,6 @@ class Command:
     def workers(self):
         children = psutil.Process(self.process.pid).children(recursive=True)
         return [child for child in children if "spawn_main" in " ".join(child.cmdline())]
-
-
-def pipe(path):
-    """A scan that keeps a process busy for as long as nobody writes to it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.mkfifo(path)
-    return path
 
 
 @POSIX
