@@ -107,6 +107,7 @@ class Batch:
         work: a :class:`Work`.
         summary: path of the summary; ``None`` for one scan alone, whose results are never skipped.
         told: called with a line to show, and whether it is about a failure.
+        at_once: how many scans are segmented at a time, if that is known.
         again: whether scans that are done are done again.
         debug: whether tracebacks are told, too.
 
@@ -114,8 +115,9 @@ class Batch:
         failed: how many scans were not segmented.
     """
 
-    def __init__(self, scans, work, summary, told, again=False, debug=False):
+    def __init__(self, scans, work, summary, told, at_once=1, again=False, debug=False):
         self.work, self.summary, self.told, self.again, self.debug = work, summary, told, again, debug
+        self.at_once, self.busy = at_once, 0.0
         self.network = results_name(work.parameters)
         self.count, self.finished, self.segmented, self.failed = len(scans), 0, 0, 0
         self.began, self.rows, self.trouble = time.monotonic(), [], ""
@@ -185,7 +187,9 @@ class Batch:
         else:
             self.finished += 1
             self.segmented += 1
+            self.busy += outcome.seconds
             self.rows.append(row_of(scan, self.network, SEGMENTED, outcome.seconds, volumes=volumes))
+            self.keep()
             found = f"{sum(volumes.values()):.1f} ml in {len(volumes)} structures -> {scan.segmentation}"
             self.told(f"{self.counted()}{scan.name}: {found}{self.time_left()}", False)
             self.refuse_rivals(scan)
@@ -229,11 +233,12 @@ class Batch:
         return f"[{self.finished}/{self.count}] " if self.count > 1 else ""
 
     def time_left(self):
-        """``, 4 min left``, from how long the scans of this run took; nothing at its end."""
+        """``, 4 min left``, from how long the scans of this run took and how many ran at a time; nothing at its end."""
         left = self.count - self.finished
         if not left:
             return ""
-        return f", {duration((time.monotonic() - self.began) / self.segmented * left)} left"
+        at_once = max(self.at_once, self.busy / (time.monotonic() - self.began))
+        return f", {duration(self.busy / self.segmented * left / at_once)} left"
 
 
 def duration(seconds):

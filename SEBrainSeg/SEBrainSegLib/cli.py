@@ -191,7 +191,7 @@ def main(argv=None):
             tell(f"{argument}: {problem}", True)
         work = Work(parameters, chosen.confidence, overwrite=chosen.overwrite or not single)
         table = None if single or not scans else Path(folder) / summary.FILE
-        batch = Batch(scans, work, table, tell, again=chosen.overwrite, debug=chosen.debug)
+        batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
         batch.run(engine_of(chosen, single))
     except SEBrainSegError as error:
         tell(str(error), True)

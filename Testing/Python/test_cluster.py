@@ -84,10 +84,15 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
     assert run(scans[0], *pipes, *scans[1:], "-o", "out", "--dask", address) == 130
     assert "the same command goes on" in capsys.readouterr().err
     wait_until(lambda: not busy_workers(client))
-    for each in pipes:
-        with contextlib.suppress(OSError):  # cancelled before it was begun
-            os.close(os.open(each, os.O_WRONLY | os.O_NONBLOCK))
-    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+    next_task = client.submit(sum, [1, 2], pure=False)
+
+    def reached():
+        for each in pipes:  # readers open a file several times
+            with contextlib.suppress(OSError):  # nobody is at it
+                os.close(os.open(each, os.O_WRONLY | os.O_NONBLOCK))
+        return next_task.done()
+
+    wait_until(reached)
     assert segmented("out") == {"a"}
 
 
