@@ -8,7 +8,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from . import picture, seg_nrrd
+from . import picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
 
 # In the order in which they appear: an image comes after what tells that it is a result.
@@ -74,23 +74,18 @@ def check_writable(folder):
         ) from None
 
 
-def write_volumes(volumes, structures, path):
-    """Write ``structure, left_ml, right_ml, total_ml``, one row for a pair or for a structure without a side."""
-    rows = {}
-    for structure in structures:
-        rows.setdefault(structure.unsided_name, {})[structure.side] = volumes[structure.label]
+def write_volumes(segmentation, path):
+    """Write the rows of :func:`.volumes.rows`; ml and confidences with three digits, percent with one."""
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["structure", "left_ml", "right_ml", "total_ml"])
-        for name, sides in rows.items():
-            pair = [f"{sides[side]:.3f}" if side in sides else "" for side in ("left", "right")]
-            writer.writerow([name, *pair, f"{sum(sides.values()):.3f}"])
+        writer = csv.DictWriter(file, volumes.COLUMNS)
+        writer.writeheader()
+        writer.writerows(volumes.texts(row) for row in volumes.rows(segmentation))
 
 
 # How each result is written, from the scan and its segmentation.
 WRITERS = {
     ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
-    ".csv": lambda image, found, path: write_volumes(found.volumes, found.structures, path),
+    ".csv": lambda image, found, path: write_volumes(found, path),
     ".nii.gz": lambda image, found, path: sitk.WriteImage(found.labels, str(path)),
     ".png": lambda image, found, path: picture.write(image, found.labels, found.structures, path),
     CONFIDENCE: lambda image, found, path: sitk.WriteImage(found.confidence, str(path)),
@@ -104,7 +99,7 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
 
     Args:
         image: the scan that was segmented.
-        segmentation: an :class:`~.inference.Segmentation` of it.
+        segmentation: a :class:`~.segmentation.Segmentation` of it, with its confidence if that has a path.
         paths: as of :func:`result_paths`.
         overwrite: whether results that exist may be replaced.
         writers: what writes each result, by ending, as :data:`WRITERS`.

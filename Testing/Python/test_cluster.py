@@ -1,6 +1,5 @@
 """Scans on a Dask cluster: a real one of two worker processes on this machine, one of which is killed in mid-run."""
 
-import contextlib
 import os
 import sys
 import threading
@@ -66,34 +65,24 @@ def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
     assert {row["status"] for row in rows("out/sebrainseg.csv").values()} == {"segmented"}
 
 
-@POSIX
 def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, capsys):
-    """When the first scan is done, the workers are at pipes or about to be, and more scans wait."""
-    pipes = [pipe(tmp_path / "study" / f"{name}.nii") for name in "bc"]
-    scans = [scan(tmp_path / "study" / f"{name}.nii.gz") for name in "adefg"]
+    for number in range(20):
+        scan(tmp_path / "study" / f"{number:02}.nii.gz")
     client.wait_for_workers(2)
     tell = cli.tell
 
     def interrupted(line, failure):
         tell(line, failure)
-        if "a.nii.gz: " in line:
+        if "[1/20]" in line:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(cli, "tell", interrupted)
-    address = client.scheduler.address
-    assert run(scans[0], *pipes, *scans[1:], "-o", "out", "--dask", address) == 130
+    assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
     assert "the same command goes on" in capsys.readouterr().err
+    # Would wait for all that was queued before it.
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
     wait_until(lambda: not busy_workers(client))
-    next_task = client.submit(sum, [1, 2], pure=False)
-
-    def reached():
-        for each in pipes:  # readers open a file several times
-            with contextlib.suppress(OSError):  # nobody is at it
-                os.close(os.open(each, os.O_WRONLY | os.O_NONBLOCK))
-        return next_task.done()
-
-    wait_until(reached)
-    assert segmented("out") == {"a"}
+    assert 1 <= len(segmented("out")) < 10 and known() == 1
 
 
 def test_without_a_cluster_there_is_one_sentence(tmp_path, monkeypatch, capsys):
