@@ -58,8 +58,7 @@ def segment_scan(scan, work, progress=None):
     check_writable(scan.table.parent)
     from .inference import segment  # torch takes seconds to import, a wrong file name should not
 
-    asked = {"confidence": True} if work.confidence else {}
-    found = segment(image, progress=progress, **asdict(work.parameters), **asked)
+    found = segment(image, progress=progress, confidence=work.confidence, **asdict(work.parameters))
     write_results(image, found, scan.paths, work.overwrite, scan.writers(work.parameters))
 
 

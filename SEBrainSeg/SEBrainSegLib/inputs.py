@@ -60,7 +60,7 @@ class Scan:
 
 def results_name(parameters):
     """The part of a result's name that says what made it, as in ``unet-scse-all`` or ``unet-scse-all_hippocampus``."""
-    chosen = "-".join(re.findall(r"[^\W_]+", getattr(parameters, "structures", "").lower()))
+    chosen = "-".join(re.findall(r"[^\W_]+", parameters.structures.lower()))
     return f"{parameters.name}_{chosen[:LONGEST_SELECTION]}" if chosen else parameters.name
 
 

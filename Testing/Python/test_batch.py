@@ -8,14 +8,14 @@ import sys
 import threading
 import time
 from pathlib import Path
-from types import SimpleNamespace
 
+import numpy as np
 import psutil
 import pytest
 import SimpleITK as sitk
 
 from cohorts import POSIX, pipe, rows, run, scan, segmented
-from SEBrainSegLib import cli, inference, results, summary
+from SEBrainSegLib import cli, results, summary
 from test_cli import dicom_series
 
 LIBRARY = Path(cli.__file__).resolve().parents[1]
@@ -166,23 +166,32 @@ def test_the_results_of_a_rival_are_not_taken_for_ones_own(tmp_path, capsys):
     assert "two/t1.nii.gz: skipped" in shown.out and "one/t1.nii.gz: Its results would replace" in shown.err
 
 
-def test_confidence_is_one_more_result(tmp_path, monkeypatch):
-    """With a stand-in for what the core finds, whose confidence is the scan itself."""
-    segment = inference.segment
-
-    def confident(image, confidence=False, **arguments):
-        found = segment(image, **arguments)
-        return SimpleNamespace(**{**vars(found), "confidence": image if confidence else None})
-
-    monkeypatch.setattr(inference, "segment", confident)
+def test_confidence_is_one_more_result(tmp_path):
     scan(tmp_path / "study" / "a.nii.gz")
     assert run("study") == 0 and not os.path.exists("study/a_organs_confidence.nii.gz")
     # The results lack one, so that the scan is not done.
     assert run("study", "--confidence") == 0
     confidence = sitk.ReadImage("study/a_organs_confidence.nii.gz")
-    assert sitk.GetArrayFromImage(confidence) == pytest.approx(sitk.GetArrayFromImage(sitk.ReadImage("study/a.nii.gz")))
+    assert confidence.GetSize() == (24, 6, 4) and confidence.GetPixelID() == sitk.sitkFloat32
+    assert 0 < sitk.GetArrayFromImage(confidence).max() <= 1
+    with open("study/a_organs.csv", newline="", encoding="utf-8") as file:
+        assert any(0 < float(row["confidence"] or 0) <= 1 for row in csv.DictReader(file))
     before = sorted(os.listdir("study"))
     assert run("study", "--confidence") == 0 and sorted(os.listdir("study")) == before
+
+
+def test_chosen_structures_have_results_of_their_own(tmp_path):
+    scan(tmp_path / "study" / "a.nii.gz")
+    assert run("study") == 0 and run("study", "--structures", "Left Kidney") == 0
+    with open("study/a_organs_left-kidney.csv", newline="", encoding="utf-8") as file:
+        assert [row["structure"] for row in csv.DictReader(file)] == ["Kidney"]
+    labels = sitk.GetArrayFromImage(sitk.ReadImage("study/a_organs_left-kidney.nii.gz"))
+    assert set(np.unique(labels)) <= {0, 4}
+    with open("sebrainseg.csv", newline="", encoding="utf-8") as file:
+        found = {row["network"]: row for row in csv.DictReader(file)}
+    assert found["organs_left-kidney"]["Spleen (ml)"] == "" and float(found["organs"]["Spleen (ml)"]) >= 0
+    before = sorted(os.listdir("study"))
+    assert run("study") == 0 and sorted(os.listdir("study")) == before
 
 
 # Several at a time

@@ -53,13 +53,14 @@ def test_every_t1w_becomes_derivatives_of_its_own_entities(dataset, tmp_path):
 
 
 def test_labels_have_a_lookup_table_metadata_and_volumes(dataset):
-    run(dataset, "out", "participant", "--participant-label", "sub-02")
+    run(dataset, "out", "participant", "--participant-label", "sub-02", "--confidence")
     prefix = "out/sub-02/anat/sub-02_desc-sebrainseg"
     assert read_tsv(f"{prefix}_dseg.tsv")[1]["name"] == "Spleen"
     assert [row["index"] for row in read_tsv(f"{prefix}_dseg.tsv")] == ["4", "700"]
     assert all(len(row["color"]) == 7 and row["color"][0] == "#" for row in read_tsv(f"{prefix}_dseg.tsv"))
     labels = sitk.GetArrayFromImage(sitk.ReadImage(f"{prefix}_dseg.nii.gz"))
     assert labels.shape == (4, 6, 24) and set(np.unique(labels)) <= {0, 4, 700}
+    assert sitk.ReadImage(f"{prefix}_confidence.nii.gz").GetSize() == (24, 6, 4)
     kidney, spleen = read_tsv(f"{prefix}_volumes.tsv")
     assert (kidney["right_ml"], spleen["left_ml"]) == ("n/a", "n/a")
     assert float(spleen["total_ml"]) == pytest.approx((labels == 700).sum() / 1000, abs=0.001)
