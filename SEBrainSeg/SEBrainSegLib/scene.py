@@ -1,9 +1,13 @@
 """The bridge to Slicer's scene: a volume node as an image, labels as a segmentation node.
 
-The only file of the library that needs Slicer; the core never imports it.
+With :mod:`.scene_maps` the only file of the library that needs Slicer; the core never imports them. What they add they
+mark, and by these marks they find it again, in a saved scene, too. They show, hide and remove nothing else.
 """
 
+import contextlib
+import json
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,13 +15,30 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from . import bundled, user_models
 from .errors import SEBrainSegError
+from .parameters import Parameters
+from .segmentation import Segmentation
+from .structures import Code, Structure
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
 RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 # How far axes may be from right angles (dot products of unit vectors): rounding in headers, but no gantry tilt.
 SKEW = 1e-3
+
+# How far a voxel may seem to have moved (mm) by the rounding of a header that was written and read.
+MOVED = 1e-2
+
+BINARY, SURFACE = "Binary labelmap", "Closed surface"
+
+# The marks on our nodes: what it is, what made it from which voxels, and the reference to the volume.
+KIND, CHOICE, VOXELS, GRID = (f"SEBrainSeg.{mark}" for mark in ("Kind", "Choice", "Voxels", "Grid"))
+CONFIDENCES, VOLUME = "SEBrainSeg.Confidences", "SEBrainSegVolume"
+
+# What KIND says; of excitations, with their block behind it, as in "spatial decoder 1".
+SEGMENTATION, CONSENSUS, CONFIDENCE, DISAGREEMENT = "segmentation", "consensus", "confidence", "disagreement"
+COMPARISON, SPATIAL, CHANNELS = "comparison", "spatial", "channels"
 
 
 def voxel_to_ras(volume):
@@ -105,7 +126,105 @@ def image_of(volume):
     return image
 
 
-def add_segmentation(volume, labels, structures, title, voxels=None):
+def choice_of(parameters):
+    """Return :class:`~.parameters.Parameters` as JSON: equal texts, equal results.
+
+    The device is no part of it, the weights are: a network that was trained anew is another.
+    """
+    fields = {name: value for name, value in asdict(parameters).items() if name != "device"}
+    fields["structures"] = ", ".join(sorted(" ".join(part.split()) for part in parameters.structures.split(",")))
+    if parameters.model:
+        with contextlib.suppress(SEBrainSegError, OSError):
+            file = user_models.path_of(parameters.model).stat()
+            fields["weights"] = [file.st_size, file.st_mtime_ns]
+    else:
+        known = bundled.checksums()
+        fields["weights"] = [known.get(f"{name}.pt", "")[:12] for name in parameters.networks]
+    return json.dumps(fields, sort_keys=True)
+
+
+def parameters_of(node):
+    """Return the :class:`~.parameters.Parameters` that made a node."""
+    fields = json.loads(node.GetAttribute(CHOICE))
+    return Parameters(**{name: value for name, value in fields.items() if name != "weights"})
+
+
+def mark(node, volume, kind, parameters, voxels=None):
+    """Mark a node as made by us of a volume node; ``voxels`` as :func:`voxels_of` gave them."""
+    node.SetAttribute(KIND, kind)
+    node.SetAttribute(CHOICE, choice_of(parameters))
+    node.SetAttribute(VOXELS, str(voxels or voxels_of(volume)))
+    node.SetAttribute(GRID, json.dumps(voxel_to_ras(volume).round(6).ravel().tolist()))
+    node.SetNodeReferenceID(VOLUME, volume.GetID())
+
+
+def made(volume, kinds):
+    """Return the nodes of these kinds that were made of a volume node, latest first, whatever has become of it."""
+    scene = volume.GetScene()
+    nodes = [] if scene is None else [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    ours = (node for node in nodes if node.GetAttribute(KIND) in kinds)
+    return [node for node in ours if node.GetNodeReferenceID(VOLUME) == volume.GetID()][::-1]
+
+
+def find(volume, kind, parameters):
+    """Return the latest node of a kind that was made with these parameters of the voxels as they are, or ``None``."""
+    if volume is None:
+        return None
+    # Most often there is none at all, and the checksum of the voxels takes a while.
+    nodes = made(volume, (kind,))
+    choice = choice_of(parameters) if nodes else ""
+    nodes = [node for node in nodes if node.GetAttribute(CHOICE) == choice]
+    if not nodes or problem(volume, bundled=False):
+        return None
+    voxels, grid = str(voxels_of(volume)), voxel_to_ras(volume).ravel()
+
+    def fits(node):
+        return node.GetAttribute(VOXELS) == voxels and np.allclose(
+            json.loads(node.GetAttribute(GRID)), grid, atol=MOVED
+        )
+
+    return next(filter(fits, nodes), None)
+
+
+def is_there(node):
+    """Whether a node is in a scene."""
+    return node is not None and node.GetScene() is not None
+
+
+@contextlib.contextmanager
+def all_or_nothing(node):
+    """Give the scene of a node and remove, on an error, whatever was added to it meanwhile.
+
+    Raises:
+        SEBrainSegError: the node is in no scene any more.
+    """
+    scene = node.GetScene()
+    if scene is None:
+        raise SEBrainSegError(f"The volume '{node.GetName()}' was removed during the segmentation.")
+
+    def nodes():
+        return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+
+    before = {node.GetID() for node in nodes()}
+    try:
+        yield scene
+    except BaseException:
+        # The subject hierarchy comes by itself with the first node that has a place in it.
+        for node in reversed([node for node in nodes() if node.GetID() not in before]):
+            if not node.IsA("vtkMRMLSubjectHierarchyNode"):
+                scene.RemoveNode(node)
+        raise
+
+
+def refuse_changed(volume, image, voxels=None):
+    """Raise SEBrainSegError if an image made of a volume node, or its :func:`voxels_of` then, no longer fits to it."""
+    data = volume.GetImageData()
+    fits = data is not None and data.GetDimensions() == image.GetSize() and not problem(volume, bundled=False)
+    if not fits or voxels not in (None, voxels_of(volume)):
+        raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
+
+
+def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title=""):
     """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
@@ -113,10 +232,10 @@ def add_segmentation(volume, labels, structures, title, voxels=None):
 
     Args:
         volume: the volume node that was segmented.
-        labels: uint8 or uint16 ``SimpleITK.Image``, voxel by voxel that of ``volume``.
-        structures: what the labels are.
-        title: what segmented it, as in ``"U-Net scSE"``; part of the node's name.
+        segmentation: a :class:`~.segmentation.Segmentation` of it, voxel by voxel.
         voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
+        kind: ``SEGMENTATION`` or ``CONSENSUS``.
+        title: what segmented it, part of the node's name; by default its parameters' title.
 
     Returns:
         the ``vtkMRMLSegmentationNode``.
@@ -124,29 +243,29 @@ def add_segmentation(volume, labels, structures, title, voxels=None):
     Raises:
         SEBrainSegError: the volume has changed since or has gone, so that the labels no longer fit.
     """
-    scene, data = volume.GetScene(), volume.GetImageData()
-    if scene is None:
-        raise SEBrainSegError(f"The volume '{volume.GetName()}' was removed during the segmentation.")
-    fits = data is not None and data.GetDimensions() == labels.GetSize() and not problem(volume, bundled=False)
-    if not fits or voxels not in (None, voxels_of(volume)):
-        raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
-    name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    modified = node.StartModify()
-    try:
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        fill(node.GetSegmentation(), structures, shared_labelmap(volume, labels))
-        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        stand_beside(volume, node)
-    except BaseException:
-        for half_made in (node.GetDisplayNode(), node):
-            if half_made is not None:
-                scene.RemoveNode(half_made)
-        raise
-    finally:
-        node.EndModify(modified)
+    with all_or_nothing(volume) as scene:
+        refuse_changed(volume, segmentation.labels, voxels)
+        title = title or segmentation.parameters.title
+        node = scene.AddNewNodeByClass(
+            "vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
+        )
+        modified = node.StartModify()
+        try:
+            node.CreateDefaultDisplayNodes()
+            node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
+            mark(node, volume, kind, segmentation.parameters, voxels)
+            remember_confidences(node, segmentation)
+            follow(volume, node)
+        finally:
+            node.EndModify(modified)
     return node
+
+
+def remember_confidences(node, segmentation):
+    """Keep with a segmentation node how sure the network was of each structure, if that is known."""
+    if segmentation.confidences:
+        node.SetAttribute(CONFIDENCES, json.dumps(segmentation.confidences))
 
 
 def shared_labelmap(volume, labels):
@@ -179,6 +298,12 @@ def fill(segmentation, structures, labelmap):
         segmentation.AddSegment(segment, structure.segment_id)
 
 
+def follow(volume, node):
+    """Give ``node`` the parent transform of ``volume`` and a place beside it in the subject hierarchy."""
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    stand_beside(volume, node)
+
+
 def stand_beside(volume, node):
     """Give ``node`` the subject-hierarchy parent of ``volume``, where there is a hierarchy of items."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
@@ -187,3 +312,109 @@ def stand_beside(volume, node):
     of_volume, of_node = hierarchy.GetItemByDataNode(volume), hierarchy.GetItemByDataNode(node)
     if of_volume and of_node:
         hierarchy.SetItemParent(of_node, hierarchy.GetItemParent(of_volume))
+
+
+def segments_of(node):
+    """Return the id and ``vtkSegment`` of every segment of a segmentation node, in order."""
+    segmentation = node.GetSegmentation()
+    return [(name, segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs()]
+
+
+def structure_of(segment):
+    """Return the :class:`~.structures.Structure` that a segment stands for."""
+    term = vtk.reference("")
+    segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), term)
+    codes = [Code(*(part.split("^") + ["", ""])[:3]) for part in (str(term).split("~") + ["", "", ""])[1:4]]
+    color = tuple(round(255 * channel) for channel in segment.GetColor())
+    return Structure(segment.GetLabelValue(), segment.GetName(), color, *codes)
+
+
+def segmentation_of(node):
+    """Return a segmentation node that we made as a :class:`~.segmentation.Segmentation` without label image.
+
+    Its volumes are those of the segments as they are now, after whatever was edited by hand.
+    """
+    segments = [segment for _, segment in segments_of(node)]
+    counts, volumes = {}, {}
+    for segment in segments:
+        labelmap, volume = segment.GetRepresentation(BINARY), 0.0
+        if labelmap is not None and labelmap.GetPointData().GetScalars() is not None:
+            if labelmap not in counts:
+                voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars())
+                counts[labelmap] = np.bincount(voxels.astype(np.uint16, copy=False))
+            matrix = vtk.vtkMatrix4x4()
+            labelmap.GetImageToWorldMatrix(matrix)
+            label, of_label = segment.GetLabelValue(), counts[labelmap]
+            volume = float(of_label[label] if label < len(of_label) else 0) * abs(matrix.Determinant()) / 1000
+        volumes[segment.GetLabelValue()] = volume
+    confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
+    return Segmentation(
+        labels=None,
+        volumes=volumes,
+        device="",
+        structures=tuple(map(structure_of, segments)),
+        parameters=parameters_of(node),
+        confidences={int(label): mean for label, mean in confidences.items()},
+    )
+
+
+def show_only(node):
+    """Show a segmentation node of ours and hide the others that we made of the same volume."""
+    volume = node.GetNodeReference(VOLUME)
+    for each in made(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else [node]:
+        if each.GetDisplayNode() is not None:
+            each.GetDisplayNode().SetVisibility(each is node)
+
+
+def groups_shown(node):
+    """Map the groups of structures that a segmentation node has segments of to whether any of them is shown."""
+    shown, display = {}, node.GetDisplayNode()
+    for name, segment in segments_of(node):
+        group = structure_of(segment).group
+        if group and display is not None:
+            shown[group] = shown.get(group, False) or bool(display.GetSegmentVisibility(name))
+    return shown
+
+
+def show_group(node, group, visible):
+    """Show or hide the segments of one group of structures."""
+    for name, segment in segments_of(node):
+        if structure_of(segment).group == group and node.GetDisplayNode() is not None:
+            node.GetDisplayNode().SetSegmentVisibility(name, visible)
+
+
+def has_surfaces(node):
+    """Whether a segmentation node is shown in 3D."""
+    display = node.GetDisplayNode()
+    return bool(node.GetSegmentation().ContainsRepresentation(SURFACE) and display and display.GetVisibility3D())
+
+
+def make_surfaces(node):
+    """Make the closed surfaces of a segmentation node, one by one: yields the fraction done and the next one's name."""
+    segmentation = node.GetSegmentation()
+    segments = segments_of(node)
+    for done, (_, segment) in enumerate(segments):
+        yield done / len(segments), segment.GetName()
+        if segment.GetRepresentation(SURFACE) is None:
+            segment.AddRepresentation(SURFACE, surface_of(segment, segmentation))
+
+
+def surface_of(segment, segmentation):
+    """Return the closed surface of one segment as ``vtkPolyData``, made as its segmentation would make it."""
+    alone, copy = slicer.vtkSegmentation(), slicer.vtkSegment()
+    alone.CopyConversionParameters(segmentation)
+    copy.SetLabelValue(segment.GetLabelValue())
+    copy.AddRepresentation(BINARY, segment.GetRepresentation(BINARY))
+    alone.AddSegment(copy, "alone")
+    alone.CreateRepresentation(SURFACE)
+    return copy.GetRepresentation(SURFACE) or vtk.vtkPolyData()
+
+
+def show_surfaces(node, visible):
+    """Show or hide the closed surfaces; those that were not finished are dropped."""
+    if not visible and not all(segment.GetRepresentation(SURFACE) for _, segment in segments_of(node)):
+        node.GetSegmentation().RemoveRepresentation(SURFACE)
+    display = node.GetDisplayNode()
+    if display is not None:
+        display.SetPreferredDisplayRepresentationName3D(SURFACE)
+        display.SetVisibility3D(visible)
