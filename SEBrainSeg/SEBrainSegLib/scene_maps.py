@@ -91,7 +91,7 @@ def add_table(node, name, columns):
     """
     with all_or_nothing(node) as scene:
         table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(name))
-        table.SetUseColumnNameAsColumnHeader(True)
+        table.SetUseColumnTitleAsColumnHeader(True)
         for title, values in columns.items():
             numbers = bool(values) and all(isinstance(value, (int, float)) for value in values)
             column = vtk.vtkDoubleArray() if numbers else vtk.vtkStringArray()

@@ -21,11 +21,13 @@ vtk = pytest.importorskip("vtk")
 if not hasattr(slicer, "vtkMRMLSegmentationNode"):
     pytest.skip("this is another package called slicer", allow_module_level=True)
 
-from PySide6 import QtCore, QtUiTools, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
 from SEBrainSegLib import bundled, resources  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
-from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
+from SEBrainSegLib.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.segmentation import Excitation, Segmentation  # noqa: E402
+from SEBrainSegLib.structures import GROUPS, Code, Structure, structures  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
 UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
@@ -42,13 +44,42 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     pass
 
 
-class ctkCollapsibleButton(QtWidgets.QGroupBox):
-    """Has its text as a title, as the collapsible button has on its handle."""
+class qMRMLTableView(QtWidgets.QTableView):
+    """Shows a table node through a model of its own."""
+
+    node = None
+
+    def setMRMLTableNode(self, node):
+        self.node, model = node, None
+        if node is not None:
+            table = node.GetTable()
+            model = QtGui.QStandardItemModel(table.GetNumberOfRows(), table.GetNumberOfColumns(), self)
+            for column in range(table.GetNumberOfColumns()):
+                model.setHorizontalHeaderItem(column, QtGui.QStandardItem(table.GetColumnName(column)))
+                for row in range(table.GetNumberOfRows()):
+                    model.setItem(row, column, QtGui.QStandardItem(table.GetValue(row, column).ToString()))
+        self.setModel(model)
+
+
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A handle with its text, beneath which the rest is shown unless it is collapsed."""
+
+    handle = None
 
     def event(self, event):
         if event.type() == QtCore.QEvent.Polish:
-            self.setTitle(self.property("text") or "")
+            self.handle = QtWidgets.QToolButton(self, text=self.property("text"), autoRaise=True)
+            self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
+            self.handle.setArrowType(QtCore.Qt.DownArrow)
+            self.layout().setContentsMargins(9, 30, 9, 3)
+            if self.property("collapsed"):
+                self.handle.setArrowType(QtCore.Qt.RightArrow)
+                self.setMaximumHeight(28)
         return super().event(event)
+
+    def expand(self):
+        self.handle.setArrowType(QtCore.Qt.DownArrow)
+        self.setMaximumHeight(16777215)
 
 
 @pytest.fixture
@@ -59,7 +90,7 @@ def application():
 def load_ui(path=UI):
     """The .ui file as a tree of widgets."""
     loader = QtUiTools.QUiLoader()
-    for stand_in in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton):
+    for stand_in in (qMRMLWidget, qMRMLNodeComboBox, qMRMLTableView, ctkCollapsibleButton):
         loader.registerCustomWidget(stand_in)
     panel = loader.load(str(path))
     assert panel is not None, loader.errorString()
@@ -74,6 +105,12 @@ class Attributes:
 
     def has(self, name):
         return self.widget.metaObject().indexOfProperty(name) >= 0
+
+    def __hash__(self):
+        return hash(self.widget)
+
+    def __eq__(self, other):
+        return self.widget is other.widget
 
     def __getattr__(self, name):
         return self.widget.property(name) if self.has(name) else getattr(self.widget, name)
@@ -125,6 +162,7 @@ def parameterNodeWrapper(wrapped):
             tag = len(self.bound)
             assert set(mapping) <= set(fields), "a name that is no parameter"
             enums = {name: widget for name, widget in mapping.items() if issubclass(fields[name], enum.Enum)}
+            ticks = {name: widget for name, widget in mapping.items() if fields[name] is bool}
             assert not {str, int, float} & {fields[name] for name in mapping}, "such lists need fixed choices"
             # As Slicer's: whatever is still bound to a list hears of its being cleared and filled.
             for name, widget in enums.items():
@@ -132,6 +170,7 @@ def parameterNodeWrapper(wrapped):
                 for choice in fields[name]:
                     widget.addItem(choice.label())
             self.bound[tag] = {name: (widget, self.listen(name, widget)) for name, widget in enums.items()}
+            self.bound[tag].update({name: (widget, self.listen_tick(name, widget)) for name, widget in ticks.items()})
             self.store.observed.AddObserver("ModifiedEvent", lambda caller, event: self.show())
             return tag
 
@@ -146,16 +185,28 @@ def parameterNodeWrapper(wrapped):
             widget.currentIndexChanged.connect(changed)
             return changed
 
+        def listen_tick(self, name, widget):
+            def changed(ticked):
+                if not self.updating:
+                    setattr(self, name, bool(ticked))
+
+            widget.setChecked(getattr(self, name))
+            widget.toggled.connect(changed)
+            return changed
+
         def show(self):
             self.__dict__["updating"] = True
             for widgets in self.bound.values():
                 for name, (widget, _) in widgets.items():
-                    widget.setCurrentIndex(list(fields[name]).index(getattr(self, name)))
+                    if fields[name] is bool:
+                        widget.setChecked(getattr(self, name))
+                    else:
+                        widget.setCurrentIndex(list(fields[name]).index(getattr(self, name)))
             self.__dict__["updating"] = False
 
         def disconnectGui(self, tag):
-            for widget, changed in self.bound.get(tag, {}).values():
-                widget.currentIndexChanged.disconnect(changed)
+            for name, (widget, changed) in self.bound.get(tag, {}).items():
+                (widget.toggled if fields[name] is bool else widget.currentIndexChanged).disconnect(changed)
             self.bound[tag] = {}
 
     Wrapper.fields = fields
@@ -228,16 +279,58 @@ def models(monkeypatch, tmp_path):
     return folder
 
 
+class Application:
+    """In the place of ``slicer.app``."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def connect(self, signal, slot):
+        pass
+
+    def processEvents(self):
+        pass
+
+    def userSettings(self):
+        return types.SimpleNamespace(value=self.kept.get, setValue=self.kept.__setitem__)
+
+
+class FileDialog:
+    """As PythonQt's: the answer is the path."""
+
+    answer = ""
+
+    @staticmethod
+    def getSaveFileName(parent, title, path, filters):
+        FileDialog.asked = path
+        return FileDialog.answer
+
+
+class Clipboard:
+    text = ""
+
+    def setText(self, text):
+        Clipboard.text = text
+
+
+PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog}
+
+
 @pytest.fixture
 def module(application, monkeypatch):
     """SEBrainSeg.py itself, in a scene of Slicer's core."""
     scene = slicer.vtkMRMLScene()
     util = module_of(
-        VTKObservationMixin=VTKObservationMixin, loadUI=load_ui, childWidgetVariables=named, __name__="slicer.util"
+        VTKObservationMixin=VTKObservationMixin,
+        loadUI=load_ui,
+        childWidgetVariables=named,
+        mainWindow=lambda: None,
+        confirmOkCancelDisplay=lambda question: True,
+        __name__="slicer.util",
     )
     monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
     monkeypatch.setattr(slicer, "util", util, raising=False)
-    monkeypatch.setattr(slicer, "app", types.SimpleNamespace(connect=lambda signal, slot: None), raising=False)
+    monkeypatch.setattr(slicer, "app", Application(), raising=False)
     translation = module_of(tr=lambda text: text, translate=lambda context, text: text)
     base = module_of(
         ScriptedLoadableModule=ScriptedLoadableModule,
@@ -245,7 +338,7 @@ def module(application, monkeypatch):
         ScriptedLoadableModuleLogic=ScriptedLoadableModuleLogic,
         ScriptedLoadableModuleTest=ScriptedLoadableModuleTest,
     )
-    monkeypatch.setitem(sys.modules, "qt", QtCore)
+    monkeypatch.setitem(sys.modules, "qt", module_of(**vars(QtCore), **PYTHONQT))
     monkeypatch.setitem(sys.modules, "slicer.util", util)
     monkeypatch.setitem(sys.modules, "slicer.i18n", translation)
     monkeypatch.setitem(sys.modules, "slicer.ScriptedLoadableModule", base)
@@ -259,7 +352,8 @@ def module(application, monkeypatch):
     exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
     module.imported = set(sys.modules) - before
     yield module
-    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+    for name in ("qtprocess", "presenter"):
+        sys.modules.pop(f"SEBrainSegLib.{name}", None)
 
 
 class Run:
@@ -272,22 +366,51 @@ class Run:
         self.running, self.started = False, None
         Run.made = self
 
-    def start(self, image, parameters):
-        self.running, self.started = True, (image, parameters)
+    def start(self, image, job):
+        self.running, self.started = True, (image, job.checked())
 
     def end(self, tell, *arguments):
         self.running = False
         tell(*arguments)
+
+    def finish(self, table=None, device="cpu", seconds=20.0):
+        """Give what the real one would, for the job: some voxels of the first structure everywhere."""
+        image, job = self.started
+        table = table or structures()
+        made = []
+        for number, parameters in enumerate(job.choices):
+            labels = sitk.Image(image.GetSize(), sitk.sitkUInt16) + table[0].label
+            labels[number, 0, 0] = 0
+            scalar = sitk.Image(image.GetSize(), sitk.sitkFloat32) + 0.5
+            fields = {"confidences": {table[0].label: 0.75}, "confidence": scalar} if job.confidence else {}
+            if job.excitation:
+                fields["excitation"] = Excitation(job.excitation, scalar, (0.25, 0.5), (0.0, 0.1))
+            volumes = {structure.label: 1.0 for structure in table}
+            made.append(Segmentation(labels, volumes, device, table, parameters, seconds, **fields))
+        self.end(self.finished, tuple(made))
 
     def cancel(self):
         if self.running:
             self.end(self.cancelled)
 
 
+class Search:
+    """In the place of the search for devices."""
+
+    def __init__(self, factory, python, found):
+        self.found = found
+        self.cancelled = False
+        Search.made = self
+
+    def cancel(self):
+        self.cancelled = True
+
+
 @pytest.fixture
 def widget(module, monkeypatch):
-    """The panel, shown, with torch there and the child process not."""
+    """The panel, shown, with torch there and the child processes not."""
     monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
+    monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", Search)
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     return widget
@@ -303,12 +426,6 @@ def volume(size=(6, 5, 4), name="T1"):
     return node
 
 
-def labels_file(folder):
-    path = folder / "labels.nrrd"
-    sitk.WriteImage(sitk.Image((6, 5, 4), sitk.sitkUInt8) + 17, str(path))
-    return path
-
-
 def segmentations():
     return slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
 
@@ -321,10 +438,13 @@ def test_widgets_that_the_code_uses_are_in_the_panel(application):
     assert used and used <= set(vars(named(load_ui())))
 
 
+# Lists whose entries come and go are filled by the code.
+LISTED = {"architecture", "model", "structures", "device", "block"}
+
+
 def test_bound_widgets_are_fields_of_the_parameter_node(module, application):
     bound = {w.property("SlicerParameterName") for w in vars(named(load_ui())).values()} - {None}
-    # The list of networks, which grows with every model that is trained, is the code's own.
-    assert bound == set(module.SEBrainSegParameterNode.fields) - {"architecture", "model"}
+    assert bound == set(module.SEBrainSegParameterNode.fields) - LISTED
 
 
 def test_top_widget_passes_the_scene_on():
@@ -335,19 +455,50 @@ def test_top_widget_passes_the_scene_on():
     assert selectors and selectors <= receivers
 
 
-def test_the_panel_can_be_seen(widget, application, tmp_path):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_panel_can_be_seen(widget, application, tmp_path, monkeypatch, theme):
+    """Pictures for a person to look at: collapsed in mid-run, and all of it with results."""
+    palette = application.palette()
+    if theme == "dark":
+        application.setPalette(dark_palette())
     node = volume(name="colin27_t1")
     widget.parameterNode.volume = node
     widget.ui.volumeSelector.addItem(node.GetName())
+    Search.made.found({"cuda:0": "NVIDIA A100-SXM4-80GB (cuda:0)"})
     widget.onApply()
     Run.made.progress(0.43, "Segmenting coronal slices on cpu")
     panel = widget.layout.itemAt(0).widget()
-    panel.resize(400, 380)
+    panel.resize(380, 600)
     panel.show()
     application.processEvents()
-    picture = panel.grab()
-    assert picture.save(str(tmp_path / "panel.png"))
-    assert panel.minimumSizeHint().width() < 400
+    assert panel.grab().save(str(tmp_path / f"running {theme}.png"))
+    assert panel.minimumSizeHint().width() <= 380
+    Run.made.finish()
+    widget.ui.compareButton.click()
+    Run.made.finish()
+    widget.ui.volumesButton.click()
+    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
+        getattr(widget.ui, section).expand()
+    panel.resize(380, 1100)
+    application.processEvents()
+    assert panel.grab().save(str(tmp_path / f"results {theme}.png"))
+    assert panel.minimumSizeHint().width() <= 380
+    application.setPalette(palette)
+
+
+def dark_palette():
+    """Much like that of Slicer's dark style."""
+    palette, role = QtGui.QPalette(), QtGui.QPalette
+    for roles, colour in (
+        ((role.Window, role.Button), (50, 50, 50)),
+        ((role.Base, role.AlternateBase), (35, 35, 35)),
+        ((role.WindowText, role.Text, role.ButtonText), (220, 220, 220)),
+    ):
+        for each in roles:
+            palette.setColor(each, QtGui.QColor(*colour))
+    for each in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(role.Disabled, each, QtGui.QColor(120, 120, 120))
+    return palette
 
 
 # What the panel does -------------------------------------------------------------------------------------------------
@@ -405,13 +556,13 @@ def test_a_user_trained_model_stands_beside_the_bundled_networks(widget, models)
     assert not any(box.enabled for box in settled) and ui.deviceComboBox.enabled
     assert ui.applyButton.enabled
     ui.applyButton.click()
-    assert Run.made.started[1].model == "abdomen-ct"
+    assert Run.made.started[1].choices[0].model == "abdomen-ct"
     Run.made.cancel()
     ui.networkComboBox.setCurrentText("U-Net")
     assert all(box.enabled for box in settled) and not ui.applyButton.enabled
     ui.seComboBox.setCurrentText("scSE")
     ui.applyButton.click()
-    assert (Run.made.started[1].model, Run.made.started[1].view) == ("", "axial")
+    assert [(each.model, each.view) for each in Run.made.started[1].choices] == [("", "axial")]
 
 
 def test_a_model_of_a_bundled_networks_name_is_not_mistaken_for_it(widget, models):
@@ -446,16 +597,14 @@ def test_a_scene_that_names_another_model_is_shown(widget):
     assert widget.ui.networkComboBox.currentText == "of another computer (user-trained)"
 
 
-def test_a_user_trained_models_structures_become_segments(widget, models, tmp_path):
+def test_a_user_trained_models_structures_become_segments(widget, models):
     (models / "abdomen-ct.pt").touch()
     widget.enter()
     widget.parameterNode.volume = volume(size=(6, 5, 1), name="Slice")
     assert not widget.ui.applyButton.enabled and "single slice" in widget.ui.statusLabel.text
     widget.ui.networkComboBox.setCurrentText("abdomen-ct (user-trained)")
     widget.ui.applyButton.click()
-    path = tmp_path / "labels.nrrd"
-    sitk.WriteImage(sitk.Image((6, 5, 1), sitk.sitkUInt16) + 300, str(path))
-    Run.made.end(Run.made.finished, path, (LIVER,), "cpu")
+    Run.made.finish((LIVER,))
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert node.GetName() == "Slice structures (abdomen-ct)"
     assert node.GetSegmentation().GetNumberOfSegments() == 1
@@ -511,9 +660,8 @@ def choose(widget):
 def chosen(widget):
     """What the panel shows, which is what the node holds."""
     shown, node = tuple(box.currentText for box in boxes(widget)), widget.parameterNode
-    assert shown == tuple(
-        choice.label() for choice in (node.architecture, node.se, node.view, node.protocol, node.device)
-    )
+    assert shown[:4] == tuple(choice.label() for choice in (node.architecture, node.se, node.view, node.protocol))
+    assert {"Automatic": "auto", "CPU": "cpu"}[shown[4]] == node.device
     return shown
 
 
@@ -552,20 +700,21 @@ def test_the_choices_of_a_closed_scene_are_let_go(widget):
     assert old.se.label() == "scSE"
 
 
-def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
+def test_apply_segments_with_the_choices_and_makes_a_node(widget):
     widget.parameterNode.volume = volume()
     widget.ui.seComboBox.setCurrentText("cSE")
     widget.ui.deviceComboBox.setCurrentText("CPU")
     widget.ui.protocolComboBox.setCurrentText("Neuromorphometrics (manual)")
     widget.ui.applyButton.click()
-    image, parameters = Run.made.started
+    image, job = Run.made.started
+    (parameters,) = job.choices
     assert image.GetSize() == (6, 5, 4)
     assert (parameters.se, parameters.device, parameters.protocol) == ("cse", "cpu", "manual")
     assert not widget.ui.applyButton.enabled and widget.ui.cancelButton.enabled
     assert not widget.ui.inputsCollapsibleButton.enabled and not widget.ui.progressBar.isHidden()
     Run.made.progress(0.5, "Halfway")
     assert widget.ui.progressBar.value == 50 and widget.ui.statusLabel.text == "Halfway"
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert node.GetName() == "T1 structures (U-Net cSE, manual protocol)"
     assert node.GetSegmentation().GetNumberOfSegments() == 31
@@ -574,12 +723,12 @@ def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
     assert widget.ui.progressBar.isHidden()
 
 
-def test_labels_of_other_voxels_are_not_shown(widget, tmp_path):
+def test_labels_of_other_voxels_are_not_shown(widget):
     node = volume()
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
     node.GetImageData().GetPointData().GetScalars().Fill(6)
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     assert "was changed during the segmentation; segment it again" in widget.ui.statusLabel.text
     assert segmentations() == 0 and widget.ui.applyButton.enabled
 
@@ -608,7 +757,7 @@ def test_removing_the_volume_ends_its_run(widget):
     assert Run.made.running
     slicer.mrmlScene.RemoveNode(node)
     assert not Run.made.running and segmentations() == 0
-    assert "removed" in widget.outcome
+    assert "removed" in widget.ui.statusLabel.text
 
 
 def test_closing_the_scene_ends_the_run(widget):
@@ -627,11 +776,11 @@ def test_the_end_of_the_panel_ends_the_run(widget):
     assert not Run.made.running and not widget.observations
 
 
-def test_a_run_goes_on_while_another_module_is_shown(widget, tmp_path):
+def test_a_run_goes_on_while_another_module_is_shown(widget):
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     widget.exit()
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     assert segmentations() == 1
     widget.enter()
     assert widget.ui.statusLabel.text.startswith("Created")
@@ -686,7 +835,8 @@ def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
     widget.logic.ensureTorch = lambda: slicer.mrmlScene.RemoveNode(node)
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
-    assert Run.made.started is None and "removed" in widget.outcome
+    assert Run.made.started is None
+    assert "Choose a T1" in widget.ui.statusLabel.text or "removed" in widget.ui.statusLabel.text
 
 
 # The test inside of Slicer -------------------------------------------------------------------------------------------
@@ -712,31 +862,34 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
 
 @pytest.fixture
 def segment(monkeypatch):
-    """In the place of the core's ``segment``; returns the arguments that it was called with."""
+    """In the place of the core's ``run``; returns the jobs that it was called with."""
     called = []
 
-    def segment(image, **choices):
-        called.append(choices)
-        table = (LIVER,) if choices["model"] else structures()
-        labels = sitk.Image(image.GetSize(), sitk.sitkUInt16) + table[0].label
-        return types.SimpleNamespace(labels=labels, structures=table)
+    def run(image, job, progress, cancelled):
+        called.append(job)
+        stand_in = Run(None, None, progress, None, None, cancelled)
+        stand_in.finished = lambda segmentations: made.extend(segmentations)
+        made = []
+        stand_in.start(image, job)
+        stand_in.finish((LIVER,) if job.choices[0].model else None)
+        return tuple(made)
 
-    monkeypatch.setattr("SEBrainSegLib.inference.segment", segment)
+    monkeypatch.setattr("SEBrainSegLib.inference.run", run, raising=False)
     return called
 
 
 def test_the_console_call_returns_the_node(module, segment):
     node = module.SEBrainSegLogic().segment(volume(), se="scSE", view="all", protocol="manual")
-    (choices,) = segment
-    expected = {"architecture": "unet", "se": "scse", "view": "all", "device": "auto", "protocol": "manual"}
-    assert choices == {**expected, "model": "", "progress": None, "cancelled": None}
+    (job,) = segment
+    assert job.choices == (Parameters("unet", "scse", "all", "auto", "manual"),)
+    assert not job.confidence and not job.excitation
     assert node.GetSegmentation().GetNumberOfSegments() == 31 and node.GetScene() is slicer.mrmlScene
 
 
 def test_the_console_call_takes_user_trained_models(module, segment, models):
     (models / "abdomen-ct.pt").touch()
     node = module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)), model="abdomen-ct", device="cpu")
-    assert segment[0]["model"] == "abdomen-ct" and segment[0]["device"] == "cpu"
+    assert segment[0].choices == (Parameters(model="abdomen-ct", device="cpu"),)
     assert node.GetSegmentation().GetNthSegment(0).GetName() == "Liver"
     with pytest.raises(SEBrainSegError, match="single slice"):
         module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)))
@@ -762,9 +915,9 @@ def test_the_whole_path_with_a_real_child_process(module, application, monkeypat
     widget.setup()
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
-    assert widget.run.running
+    assert widget.presenter.run.running
     end = time.time() + 600
-    while widget.run.running:
+    while widget.presenter.run.running:
         assert time.time() < end, "waited in vain"
         application.processEvents()
         time.sleep(0.01)
