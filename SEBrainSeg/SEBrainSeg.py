@@ -343,7 +343,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.presenter.choose(self.choices())
 
     def onVolume(self, caller, event):
-        self.update()
+        self.presenter.volume_changed()
 
     # What the presenter says is shown ---------------------------------------------------------------------------------
 

@@ -199,10 +199,16 @@ class Presenter:
         """Take up choices, or ``None`` for none; a segmentation that was made with them before is shown at once."""
         before, self.choices = self.choices, choices
         if choices is not None and choices != before:
-            if before is not None:
+            # Where the volume has just gone, there may be word of it.
+            if before is not None and (choices.volume is not None or before.volume is None):
                 self.outcome = ""
             if before is None or before[:2] != choices[:2]:
                 self.take_up(choices, at_once=before is not None)
+        self.changed()
+
+    def volume_changed(self):
+        """The chosen volume's voxels came, went or changed."""
+        self.outcome = ""
         self.changed()
 
     def take_up(self, choices, at_once):
@@ -325,7 +331,7 @@ class Presenter:
         """The line of text beneath the progress bar."""
         if self.busy:
             return self.message
-        return problem or self.outcome or self.missing_device() or _("Ready.")
+        return self.outcome or problem or self.missing_device() or _("Ready.")
 
     def missing_device(self):
         """One sentence if the chosen device is not there, or ``""``."""

@@ -30,6 +30,17 @@ from .scene import (
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
 
+# What the columns of the table of volumes are called where people read them.
+COLUMNS = {
+    "structure": "Structure",
+    "left_ml": "Left (ml)",
+    "right_ml": "Right (ml)",
+    "total_ml": "Total (ml)",
+    "asymmetry_percent": "Asymmetry (%)",
+    "confidence": "Confidence",
+    "remark": "Remark",
+}
+
 
 def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title=""):
     """Add a scalar volume node on the grid of a volume node, to be shown over it: 0 is transparent.
@@ -106,7 +117,7 @@ def add_table(node, name, columns):
 
 def add_volumes(segmentation, rows):
     """Add the table node of :func:`.volumes.rows` beside the segmentation node that they are about."""
-    columns = {title: [row[title] for row in rows] for title in rows[0]} if rows else {}
+    columns = {COLUMNS.get(name, name): [row[name] for row in rows] for name in rows[0]} if rows else {}
     return add_table(segmentation, f"{segmentation.GetName()} volumes", columns)
 
 

@@ -1,6 +1,7 @@
 """Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
 
 import enum
+import json
 import os
 import re
 import sys
@@ -27,7 +28,7 @@ from SEBrainSegLib import bundled, resources  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.segmentation import Excitation, Segmentation  # noqa: E402
-from SEBrainSegLib.structures import GROUPS, Code, Structure, structures  # noqa: E402
+from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
 UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
@@ -71,6 +72,7 @@ class ctkCollapsibleButton(QtWidgets.QWidget):
             self.handle = QtWidgets.QToolButton(self, text=self.property("text"), autoRaise=True)
             self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
             self.handle.setArrowType(QtCore.Qt.DownArrow)
+            self.handle.adjustSize()
             self.layout().setContentsMargins(9, 30, 9, 3)
             if self.property("collapsed"):
                 self.handle.setArrowType(QtCore.Qt.RightArrow)
@@ -493,6 +495,7 @@ def dark_palette():
         ((role.Window, role.Button), (50, 50, 50)),
         ((role.Base, role.AlternateBase), (35, 35, 35)),
         ((role.WindowText, role.Text, role.ButtonText), (220, 220, 220)),
+        ((role.PlaceholderText,), (150, 150, 150)),
     ):
         for each in roles:
             palette.setColor(each, QtGui.QColor(*colour))
@@ -836,7 +839,176 @@ def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
     assert Run.made.started is None
-    assert "Choose a T1" in widget.ui.statusLabel.text or "removed" in widget.ui.statusLabel.text
+    assert "removed" in widget.ui.statusLabel.text
+
+
+# Variants, comparison, maps and result -------------------------------------------------------------------------------
+
+
+def applied(widget, **choices):
+    """Segment a volume with the panel; returns its segmentation node."""
+    if widget.parameterNode.volume is None:
+        widget.parameterNode.volume = volume()
+    for name, text in choices.items():
+        getattr(widget.ui, f"{name}ComboBox").setCurrentText(text)
+    widget.ui.applyButton.click()
+    Run.made.finish()
+    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    return slicer.mrmlScene.GetNthNodeByClass(count - 1, "vtkMRMLSegmentationNode")
+
+
+def test_going_back_to_a_variant_shows_it_at_once(widget):
+    scse, none = applied(widget), applied(widget, se="none")
+    assert (scse.GetDisplayVisibility(), none.GetDisplayVisibility()) == (0, 1)
+    widget.ui.seComboBox.setCurrentText("scSE")
+    assert (scse.GetDisplayVisibility(), none.GetDisplayVisibility()) == (1, 0)
+    assert scse.GetName() in widget.ui.statusLabel.text and widget.ui.resultLabel.text == scse.GetName()
+    Run.made.started = None
+    widget.ui.applyButton.click()
+    assert Run.made.started is None and segmentations() == 2
+    widget.parameterNode.volume.GetImageData().GetPointData().GetScalars().Fill(6)
+    widget.ui.applyButton.click()
+    assert Run.made.running
+
+
+def test_a_variant_that_was_deleted_is_computed_anew(widget):
+    slicer.mrmlScene.RemoveNode(applied(widget))
+    assert not widget.ui.show3dButton.enabled and not widget.ui.cortexCheckBox.enabled
+    widget.ui.applyButton.click()
+    assert Run.made.running
+
+
+def test_a_line_says_what_to_expect(widget):
+    widget.parameterNode.volume = volume()
+    assert "parameters" in widget.ui.factsLabel.text and "Dice" in widget.ui.factsLabel.text
+    applied(widget)
+    assert "20 s on CPU, as last time" in widget.ui.factsLabel.text
+    assert slicer.app.kept["SEBrainSeg/seconds/unet-scse-coronal/cpu"] == "20.0"
+
+
+def test_gpus_are_listed_by_name(widget):
+    widget.parameterNode.volume = volume()
+    widget.parameterNode.device = "cuda:1"
+    assert widget.ui.deviceComboBox.currentText == "cuda:1"
+    Search.made.found({"cuda:0": "A100 (cuda:0)"})
+    assert items(widget.ui.deviceComboBox) == ["Automatic", "A100 (cuda:0)", "CPU"]
+    assert widget.ui.deviceComboBox.currentText == "Automatic" and "no device 'cuda:1'" in widget.ui.statusLabel.text
+    widget.ui.deviceComboBox.setCurrentText("A100 (cuda:0)")
+    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready."
+    widget.cleanup()
+    assert Search.made.cancelled
+
+
+def test_structures_are_chosen_or_typed(widget):
+    widget.parameterNode.volume = volume()
+    box = widget.ui.structuresComboBox
+    assert {"Deep grey matter", "Hippocampus"} < set(items(box)) and box.currentText == ""
+    box.setCurrentText("Deep grey matter")
+    widget.ui.applyButton.click()
+    assert Run.made.started[1].choices[0].structures == "Deep grey matter"
+    Run.made.cancel()
+    box.setEditText("Left Hippocampus, Amygdala")
+    assert widget.parameterNode.structures == "Left Hippocampus, Amygdala" and widget.ui.applyButton.enabled
+    widget.exit()
+    widget.enter()
+    assert box.currentText == "Left Hippocampus, Amygdala"
+
+
+def test_compare_shows_table_and_disagreement(widget):
+    ui = widget.ui
+    widget.parameterNode.volume = volume()
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    assert ui.noneCheckBox.checked and ui.scseCheckBox.checked and ui.compareButton.enabled
+    ui.noneCheckBox.click()
+    assert not ui.compareButton.enabled and "two variants" in ui.compareButton.toolTip
+    ui.cseCheckBox.click()
+    ui.consensusCheckBox.click()
+    ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["cse", "scse"]
+    Run.made.finish()
+    assert segmentations() == 3
+    table = ui.comparisonTableView.node
+    assert table.GetNumberOfRows() == 31 and not ui.comparisonTableView.isHidden()
+    assert "disagreement" in slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID()).GetName()
+    slicer.mrmlScene.RemoveNode(table)
+    assert ui.comparisonTableView.node is None and ui.comparisonTableView.isHidden()
+    ui.networkComboBox.setCurrentText("DenseNet")
+    assert not ui.cseCheckBox.enabled and "No DenseNet cSE is bundled" in ui.cseCheckBox.toolTip
+    assert not ui.compareButton.enabled
+
+
+def test_maps_are_shown(widget, monkeypatch):
+    ui, charts = widget.ui, []
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=charts.append))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    widget.parameterNode.volume = volume()
+    assert not ui.mapsButton.enabled and "Choose a block" in ui.mapsButton.toolTip
+    ui.blockComboBox.setCurrentText("decoder 4")
+    assert widget.parameterNode.block == "decoder 4" and ui.mapsButton.enabled
+    ui.confidenceCheckBox.click()
+    ui.mapsButton.click()
+    job = Run.made.started[1]
+    assert (job.excitation, job.confidence) == ("decoder 4", True)
+    Run.made.finish()
+    assert len(charts) == 1 and charts[0].GetNumberOfPlotSeriesNodes() == 3
+    assert segmentations() == 1 and slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3
+    ui.mapsButton.click()
+    assert len(charts) == 2 and not Run.made.running
+    ui.seComboBox.setCurrentText("none")
+    assert not ui.blockComboBox.enabled and items(ui.blockComboBox) == ["none"]
+    ui.seComboBox.setCurrentText("scSE")
+    assert ui.blockComboBox.currentText == "decoder 4"
+
+
+def test_groups_of_the_result_are_hidden_and_shown(widget):
+    ui = widget.ui
+    assert not ui.cortexCheckBox.enabled and "Segment a volume first" in ui.resultLabel.text
+    display = applied(widget).GetDisplayNode()
+    assert ui.cortexCheckBox.enabled and ui.cortexCheckBox.checked
+    ui.cortexCheckBox.click()
+    assert not display.GetSegmentVisibility("Left-Cerebral-Cortex") and display.GetSegmentVisibility("Left-Hippocampus")
+    assert not ui.cortexCheckBox.checked and ui.deepGreyCheckBox.checked
+    ui.cortexCheckBox.click()
+    assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
+
+
+def test_check_boxes_are_named_after_the_groups(widget):
+    assert [box.text for _, box in widget.groupBoxes()] == [group for group, _ in widget.groupBoxes()]
+
+
+def test_3d_on_request(widget):
+    node = applied(widget)
+    widget.ui.show3dButton.click()
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface") and widget.ui.show3dButton.checked
+    assert node.GetDisplayNode().GetVisibility3D() and not widget.presenter.busy
+    widget.ui.show3dButton.click()
+    assert not node.GetDisplayNode().GetVisibility3D() and not widget.ui.show3dButton.checked
+
+
+def test_volumes_are_shown_copied_and_saved(widget, tmp_path, monkeypatch):
+    ui = widget.ui
+    node = applied(widget)
+    ui.volumesButton.click()
+    table = ui.volumesTableView.node
+    assert node.GetName() in table.GetName() and not ui.volumesTableView.isHidden()
+    ui.copyButton.click()
+    lines = Clipboard.text.splitlines()
+    assert lines[0].split("\t")[:2] == ["structure", "left_ml"] and len(lines) == 1 + table.GetNumberOfRows()
+    ui.saveButton.click()
+    assert FileDialog.asked == f"{node.GetName()}.csv" and not list(tmp_path.glob("*.csv"))
+    monkeypatch.setattr(FileDialog, "answer", str(tmp_path / "volumes.csv"))
+    ui.saveButton.click()
+    assert (tmp_path / "volumes.csv").read_text(encoding="utf-8").startswith("structure,left_ml")
+    assert "Saved" in ui.statusLabel.text
+
+
+def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
+    scans = [volume(name=f"Scan {index}") for index in range(2)]
+    monkeypatch.setattr("SEBrainSegLib.scene_sequences.items", lambda node: scans if node is scans[0] else ())
+    widget.parameterNode.volume = volume()
+    assert widget.ui.sequenceButton.isHidden()
+    widget.parameterNode.volume = scans[0]
+    assert not widget.ui.sequenceButton.isHidden() and widget.ui.sequenceButton.enabled
 
 
 # The test inside of Slicer -------------------------------------------------------------------------------------------
@@ -855,6 +1027,17 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
     assert result.wasSuccessful() and "PyTorch is not installed" in result.skipped[0][1]
     module.SEBrainSegTest().runTest()
     assert "PyTorch is not installed" in ScriptedLoadableModuleTest.said
+
+
+def test_the_self_test_asks_before_it_closes_the_scene(widget, module, monkeypatch):
+    ran = []
+    monkeypatch.setattr(module.SEBrainSegTest, "runTest", lambda self: ran.append(self.cancelled()))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: False)
+    widget.ui.selfTestButton.click()
+    assert ran == []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: True)
+    widget.ui.selfTestButton.click()
+    assert ran == [False] and widget.ui.statusLabel.text == "The self-test passed."
 
 
 # The call from the Python console ------------------------------------------------------------------------------------
@@ -906,6 +1089,26 @@ def test_the_console_call_refuses_in_words(module):
     with pytest.raises(SEBrainSegError, match="No U-Net sSE is bundled for the view 'axial'"):
         module.SEBrainSegLogic().segment(volume(), se="sSE", view="axial")
     assert segmentations() == 0
+
+
+def test_the_console_call_adds_maps(module, segment):
+    node = module.SEBrainSegLogic().segment(volume(), confidence=True, excitation="decoder 1", structures="Hippocampus")
+    assert segment[0].choices[0].structures == "Hippocampus"
+    assert json.loads(node.GetAttribute("SEBrainSeg.Confidences"))
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3
+
+
+def test_the_console_compares_variants(module, segment):
+    logic, node = module.SEBrainSegLogic(), volume()
+    compared = logic.compare(node, ["none", "scSE"], consensus=True)
+    assert [choice.se for choice in segment[0].choices] == ["none", "scse"]
+    assert len(compared.segmentations) == 2 and compared.table.GetNumberOfRows() == 31
+    assert compared.consensus.GetScene() is compared.disagreement.GetScene() is slicer.mrmlScene
+    with pytest.raises(SEBrainSegError, match="at least two"):
+        logic.compare(node, ["none"])
+    with pytest.raises(SEBrainSegError, match="Unknown squeeze & excitation variant 'x'"):
+        logic.compare(node, ["none", "x"])
 
 
 def test_the_whole_path_with_a_real_child_process(module, application, monkeypatch):

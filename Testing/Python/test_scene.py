@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.segmentation import Excitation, Segmentation
+from SEBrainSegLib.segmentation import Segmentation
 from SEBrainSegLib.structures import Code, Structure, structures
 
 slicer = pytest.importorskip("slicer")

@@ -5,27 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from test_scene import (
-    GRIDS,
-    OBLIQUE,
-    labels_like,
-    points_of,
-    ras,
-    result_of,
-    scene,  # noqa: F401
-    scene_of_slicer,
-    segmented,
-    slicer,
-    volume_node,
-    vtk,
-    vtk_to_numpy,
-)
 
+import test_scene
 from SEBrainSegLib import scene_maps, scene_sequences
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.segmentation import Excitation
 from SEBrainSegLib.structures import GROUPS, structures
+from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
+
+slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
+scene, scene_of_slicer = test_scene.scene, test_scene.scene_of_slicer
 
 NONE, SCSE = Parameters(se="none"), Parameters()
 INDEX = (4, 1, 8)
@@ -89,7 +79,7 @@ def value_at(node, position):
 # What was made before is found again ---------------------------------------------------------------------------------
 
 
-def test_a_segmentation_is_found_by_its_choice(scene):  # noqa: F811
+def test_a_segmentation_is_found_by_its_choice(scene):
     volume, node = segmented(scene)
     assert scene_of_slicer.find(volume, "segmentation", SCSE) is node
     assert scene_of_slicer.find(volume, "segmentation", replace(SCSE, device="cpu")) is node
@@ -104,7 +94,7 @@ def test_a_segmentation_is_found_by_its_choice(scene):  # noqa: F811
     assert scene_of_slicer.find(None, "segmentation", SCSE) is None
 
 
-def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):  # noqa: F811
+def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):
     volume, node = segmented(scene)
     origin = np.array(volume.GetOrigin())
     volume.SetOrigin(*(origin + 5))
@@ -115,7 +105,7 @@ def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):  # 
     assert scene_of_slicer.find(volume, "segmentation", SCSE) is None
 
 
-def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):  # noqa: F811
+def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
     (tmp_path / "knee.pt").write_bytes(b"one")
     knee, volume = Parameters(model="knee"), volume_node(scene)
@@ -126,7 +116,7 @@ def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):  # noq
     assert scene_of_slicer.find(volume, "segmentation", knee) is None
 
 
-def test_only_our_own_are_hidden(scene):  # noqa: F811
+def test_only_our_own_are_hidden(scene):
     volume, first = segmented(scene)
     labels = labels_like(scene_of_slicer.image_of(volume))
     second = scene_of_slicer.add_segmentation(volume, result_of(labels, parameters=NONE))
@@ -140,7 +130,7 @@ def test_only_our_own_are_hidden(scene):  # noqa: F811
     assert (first.GetDisplayVisibility(), second.GetDisplayVisibility()) == (0, 1)
 
 
-def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):  # noqa: F811
+def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     volume = volume_node(scene, directions=OBLIQUE)
     made = with_maps(volume)
     node = scene_of_slicer.add_segmentation(volume, made)
@@ -176,7 +166,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):  # noqa: 
 
 
 @pytest.mark.parametrize("name", ["LPS", "oblique, left-handed"])
-def test_a_map_lies_over_the_volume(scene, name):  # noqa: F811
+def test_a_map_lies_over_the_volume(scene, name):
     volume = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
@@ -189,7 +179,7 @@ def test_a_map_lies_over_the_volume(scene, name):  # noqa: F811
     assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
 
 
-def test_a_map_is_shown_in_the_slice_views(scene):  # noqa: F811
+def test_a_map_is_shown_in_the_slice_views(scene):
     volume = volume_node(scene)
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     maps = scene_maps.add_maps(volume, with_maps(volume))
@@ -201,7 +191,7 @@ def test_a_map_is_shown_in_the_slice_views(scene):  # noqa: F811
     assert view.GetForegroundVolumeID() is None and view.GetBackgroundVolumeID() == volume.GetID()
 
 
-def test_maps_that_are_there_are_not_added_again(scene):  # noqa: F811
+def test_maps_that_are_there_are_not_added_again(scene):
     volume = volume_node(scene)
     made = with_maps(volume)
     maps = scene_maps.add_maps(volume, made)
@@ -214,7 +204,7 @@ def test_maps_that_are_there_are_not_added_again(scene):  # noqa: F811
     assert scene_maps.find_maps(volume, SCSE, "decoder 1", True) == ()
 
 
-def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):  # noqa: F811
+def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):
     volume = volume_node(scene)
     chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
     lines = {}
@@ -228,7 +218,7 @@ def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):  # noqa: 
     np.testing.assert_allclose(lines["Mean - spread"], [0.1, 0.5, 0.7])
 
 
-def test_maps_of_other_voxels_are_not_added(scene):  # noqa: F811
+def test_maps_of_other_voxels_are_not_added(scene):
     volume = volume_node(scene)
     made, voxels = with_maps(volume), scene_of_slicer.voxels_of(volume)
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
@@ -256,7 +246,7 @@ def volumes_of(segmentation):
     return {structure.label: float((voxels == structure.label).sum() * of_voxel) for structure in structures()}
 
 
-def test_a_comparison_says_where_and_how_much(scene):  # noqa: F811
+def test_a_comparison_says_where_and_how_much(scene):
     volume = volume_node(scene, directions=OBLIQUE)
     compared = scene_maps.add_compared(volume, two_variants(volume), consensus=True)
     assert [node.GetName() for node in compared.segmentations] == [
@@ -279,7 +269,7 @@ def test_a_comparison_says_where_and_how_much(scene):  # noqa: F811
     assert table.GetValue(row, 3).ToDouble() == pytest.approx(2 / 3, abs=6e-4)
 
 
-def test_variants_that_were_segmented_before_are_not_doubled(scene):  # noqa: F811
+def test_variants_that_were_segmented_before_are_not_doubled(scene):
     volume = volume_node(scene)
     variants = two_variants(volume)
     node = scene_of_slicer.add_segmentation(volume, variants[1])
@@ -288,7 +278,7 @@ def test_variants_that_were_segmented_before_are_not_doubled(scene):  # noqa: F8
     assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
 
 
-def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):  # noqa: F811
+def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
     def fails(*_):
         raise MemoryError
 
@@ -304,7 +294,7 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):  # noqa: F
 # The result ----------------------------------------------------------------------------------------------------------
 
 
-def test_groups_are_hidden_and_shown(scene):  # noqa: F811
+def test_groups_are_hidden_and_shown(scene):
     _, node = segmented(scene)
     assert set(scene_of_slicer.groups_shown(node)) == set(GROUPS) and all(scene_of_slicer.groups_shown(node).values())
     scene_of_slicer.show_group(node, "Deep grey matter", False)
@@ -317,7 +307,7 @@ def test_groups_are_hidden_and_shown(scene):  # noqa: F811
     assert display.GetSegmentVisibility("Left-Hippocampus")
 
 
-def test_volumes_are_those_of_the_segments_as_they_are(scene):  # noqa: F811
+def test_volumes_are_those_of_the_segments_as_they_are(scene):
     volume, node = segmented(scene, {INDEX: 17, (2, 2, 2): 17})
     found = scene_of_slicer.segmentation_of(node)
     assert found.structures == structures() and found.parameters == SCSE
@@ -328,19 +318,19 @@ def test_volumes_are_those_of_the_segments_as_they_are(scene):  # noqa: F811
     assert scene_of_slicer.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
 
 
-def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):  # noqa: F811
+def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):
     _, node = segmented(scene)
     rows = [
         {"structure": "Hippocampus", "total_ml": 8.25, "remark": ""},
         {"structure": "X", "total_ml": 1, "remark": "?"},
     ]
     table = scene_maps.add_volumes(node, rows).GetTable()
-    assert [table.GetColumnName(index) for index in range(3)] == ["structure", "total_ml", "remark"]
+    assert [table.GetColumnName(index) for index in range(3)] == ["Structure", "Total (ml)", "Remark"]
     assert isinstance(table.GetColumn(1), vtk.vtkDoubleArray) and table.GetValue(0, 1).ToDouble() == 8.25
     assert table.GetValue(1, 2).ToString() == "?"
 
 
-def test_surfaces_are_made_one_by_one(scene):  # noqa: F811
+def test_surfaces_are_made_one_by_one(scene):
     volume, array = volume_node(scene), np.zeros((11, 9, 7), np.uint8)
     array[2:6, 2:6, 2:5], array[7:10, 2:6, 2:5] = 17, 53
     labels = sitk.GetImageFromArray(array)
@@ -358,7 +348,7 @@ def test_surfaces_are_made_one_by_one(scene):  # noqa: F811
     assert node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus") is not None
 
 
-def test_surfaces_that_were_not_finished_are_dropped(scene):  # noqa: F811
+def test_surfaces_that_were_not_finished_are_dropped(scene):
     _, node = segmented(scene, {INDEX: 17})
     next(steps := scene_of_slicer.make_surfaces(node))
     next(steps)
@@ -370,7 +360,7 @@ def test_surfaces_that_were_not_finished_are_dropped(scene):  # noqa: F811
 
 
 @pytest.fixture
-def played(scene):  # noqa: F811
+def played(scene):
     """The volume through which a sequence of three is played, its browser and the logic that does it."""
     logic = slicer.vtkSlicerSequencesLogic()
     logic.SetMRMLScene(scene)
@@ -388,7 +378,7 @@ def played(scene):  # noqa: F811
     return browser.GetProxyNode(sequence), browser, logic
 
 
-def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):  # noqa: F811
+def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
     proxy, browser, logic = played
     volumes = scene_sequences.items(proxy)
     assert len(volumes) == 3
@@ -408,7 +398,7 @@ def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
     assert scene_sequences.items(proxy) and not scene_sequences.items(volume_node(scene))
 
 
-def test_a_sequence_that_has_changed_gets_no_segmentations(scene, played):  # noqa: F811
+def test_a_sequence_that_has_changed_gets_no_segmentations(scene, played):
     proxy, _, _ = played
     labels = labels_like(scene_of_slicer.image_of(scene_sequences.items(proxy)[0]))
     with pytest.raises(SEBrainSegError, match="sequence"):
