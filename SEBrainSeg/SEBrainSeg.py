@@ -372,8 +372,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.factsLabel.text = state.facts
         self.ui.factsLabel.visible = bool(state.facts)
         self.showResult(state)
-        self.showTable(self.ui.comparisonTableView, self.presenter.comparison)
-        self.showTable(self.ui.volumesTableView, self.presenter.table)
+        self.showTable("comparison", self.ui.comparisonTableView, self.presenter.comparison)
+        self.showTable("volumes", self.ui.volumesTableView, self.presenter.table)
 
     def showChoices(self, state):
         """Show what is chosen in the widgets that name no parameter, and what else there is to choose with it."""
@@ -408,12 +408,12 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             button.enabled = state.result.enabled
         ui.show3dButton.checked = state.in_3d
 
-    def showTable(self, view, node):
+    def showTable(self, name, view, node):
         """Show a table node in one of the panel's views, which hides without."""
         view.visible = node is not None
         # Setting it anew would undo the user's scrolling.
-        if self.shownTables.get(view) is not node:
-            self.shownTables[view] = node
+        if self.shownTables.get(name) is not node:
+            self.shownTables[name] = node
             view.setMRMLTableNode(node)
 
     # What the user does goes to the parameter node and the presenter --------------------------------------------------

@@ -482,10 +482,11 @@ class Presenter:
         if self.run.running and node is self.task.volume:
             self.run.cancel()
             self.outcome = _("The segmentation was ended because its volume was removed.")
-        self.result, self.comparison, self.table = (
-            None if node is each else each for each in (self.result, self.comparison, self.table)
-        )
-        self.changed()
+            self.changed()
+        shown = self.result, self.comparison, self.table
+        if node in shown:
+            self.result, self.comparison, self.table = (None if node is each else each for each in shown)
+            self.changed()
 
     # What becomes of the run ------------------------------------------------------------------------------------------
 

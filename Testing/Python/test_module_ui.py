@@ -108,12 +108,6 @@ class Attributes:
     def has(self, name):
         return self.widget.metaObject().indexOfProperty(name) >= 0
 
-    def __hash__(self):
-        return hash(self.widget)
-
-    def __eq__(self, other):
-        return self.widget is other.widget
-
     def __getattr__(self, name):
         return self.widget.property(name) if self.has(name) else getattr(self.widget, name)
 
