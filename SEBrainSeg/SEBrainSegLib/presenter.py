@@ -161,6 +161,7 @@ class Task:
     finish: object
     voxels: object = None
     consensus: bool = False
+    known: dict = field(default_factory=dict)
     items: tuple = ()
     done: list = field(default_factory=list)
 
@@ -417,9 +418,25 @@ class Presenter:
             self.begin(Task(self.volume, Job((self.parameters,)), self.finish_apply))
 
     def compare(self):
-        """Segment the chosen volume with the variants that are ticked, in one run."""
-        choices = tuple(replace(self.parameters, se=variant) for variant in self.ticked(self.variants()))
-        self.begin(Task(self.volume, Job(choices), self.finish_compare, consensus=self.choices.consensus))
+        """Segment the chosen volume with the variants that are ticked, in one run, and compare the results.
+
+        Those that were segmented before are taken from the scene.
+        """
+        if self.busy:
+            return
+        known, missing = {}, []
+        for variant in self.ticked(self.variants()):
+            parameters = replace(self.parameters, se=variant)
+            node = self.scene.find(self.volume, "segmentation", parameters)
+            known[variant] = None if node is None else self.scene.segmentation_of(node)
+            if known[variant] is None or known[variant].labels is None:
+                missing.append(parameters)
+        task = Task(self.volume, Job(tuple(missing)), self.finish_compare, None, self.choices.consensus, known)
+        if missing:
+            self.begin(task)
+        else:
+            self.task, task.voxels = task, self.scene.voxels_of(self.volume)
+            self.on_finished(())
 
     def show_maps(self):
         """Show the chosen maps; what was made before is not made again."""
@@ -548,6 +565,12 @@ class Presenter:
 
     def finish_compare(self, task, segmentations):
         self.say(1.0, _("Comparing the segmentations..."))
+        made = {segmentation.parameters.se: segmentation for segmentation in segmentations}
+        segmentations = tuple(made.get(variant, known) for variant, known in task.known.items())
+        if len({segmentation.structures for segmentation in segmentations}) > 1:
+            raise SEBrainSegError(
+                _("One of the segmentations has other structures by now; delete it and compare again.")
+            )
         compared = self.maps.add_compared(task.volume, segmentations, task.voxels, task.consensus)
         self.comparison = compared.table
         self.result = compared.consensus or compared.segmentations[-1]

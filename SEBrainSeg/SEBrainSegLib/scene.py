@@ -330,9 +330,10 @@ def structure_of(segment):
 
 
 def segmentation_of(node):
-    """Return a segmentation node that we made as a :class:`~.segmentation.Segmentation` without label image.
+    """Return a segmentation node that we made as a :class:`~.segmentation.Segmentation`.
 
-    Its volumes are those of the segments as they are now, after whatever was edited by hand.
+    Its labels and volumes are those of the segments as they are now, after whatever was edited by hand; there is no
+    label image if the volume has gone.
     """
     segments = [segment for _, segment in segments_of(node)]
     counts, volumes = {}, {}
@@ -349,13 +350,46 @@ def segmentation_of(node):
         volumes[segment.GetLabelValue()] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
     return Segmentation(
-        labels=None,
+        labels=labels_of(node, counts),
         volumes=volumes,
         device="",
         structures=tuple(map(structure_of, segments)),
         parameters=parameters_of(node),
         confidences={int(label): mean for label, mean in confidences.items()},
     )
+
+
+def labels_of(node, labelmaps):
+    """Return the labels in the labelmaps of a segmentation node as an image like that of its volume node.
+
+    Returns:
+        uint16 ``SimpleITK.Image``, or ``None`` if the volume has gone or a labelmap lies on another grid.
+    """
+    volume = node.GetNodeReference(VOLUME)
+    if volume is None or problem(volume, bundled=False):
+        return None
+    data, grid = volume.GetImageData(), vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(grid)
+    extent, found = data.GetExtent(), np.zeros(data.GetDimensions()[::-1], np.uint16)
+    for labelmap in labelmaps:
+        # Once read from a file, it may be no larger than what is in it.
+        box, matrix = labelmap.GetExtent(), vtk.vtkMatrix4x4()
+        labelmap.GetImageToWorldMatrix(matrix)
+        offsets = [(matrix.GetElement(row, 3) - grid.GetElement(row, 3)) for row in range(3)]
+        axes = np.array([[grid.GetElement(row, column) for column in range(3)] for row in range(3)])
+        others = np.array([[matrix.GetElement(row, column) for column in range(3)] for row in range(3)])
+        shift = np.linalg.solve(axes, offsets)
+        start = np.round(shift).astype(int) + box[::2] - extent[::2]
+        end = start + labelmap.GetDimensions()
+        aligned = np.allclose(axes, others, atol=SKEW) and np.allclose(shift, np.round(shift), atol=MOVED)
+        if not aligned or start.min() < 0 or np.any(end > data.GetDimensions()):
+            return None
+        voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+        part = found[tuple(slice(*limits) for limits in zip(start[::-1], end[::-1]))]
+        part[voxels > 0] = voxels[voxels > 0]
+    image = sitk.GetImageFromArray(found)
+    image.CopyInformation(image_of(volume))
+    return image
 
 
 def show_only(node):
@@ -378,9 +412,14 @@ def groups_shown(node):
 
 def show_group(node, group, visible):
     """Show or hide the segments of one group of structures."""
+    display = node.GetDisplayNode()
+    if display is None:
+        return
+    modified = display.StartModify()
     for name, segment in segments_of(node):
-        if structure_of(segment).group == group and node.GetDisplayNode() is not None:
-            node.GetDisplayNode().SetSegmentVisibility(name, visible)
+        if structure_of(segment).group == group:
+            display.SetSegmentVisibility(name, visible)
+    display.EndModify(modified)
 
 
 def has_surfaces(node):
@@ -414,7 +453,10 @@ def show_surfaces(node, visible):
     """Show or hide the closed surfaces; those that were not finished are dropped."""
     if not visible and not all(segment.GetRepresentation(SURFACE) for _, segment in segments_of(node)):
         node.GetSegmentation().RemoveRepresentation(SURFACE)
+    node.GetSegmentation().InvokeEvent(slicer.vtkSegmentation.ContainedRepresentationNamesModified)
     display = node.GetDisplayNode()
     if display is not None:
         display.SetPreferredDisplayRepresentationName3D(SURFACE)
         display.SetVisibility3D(visible)
+        # The views may have looked before the last surface was there.
+        display.Modified()

@@ -479,6 +479,11 @@ def test_the_panel_can_be_seen(widget, application, tmp_path, monkeypatch, theme
     application.processEvents()
     assert panel.grab().save(str(tmp_path / f"results {theme}.png"))
     assert panel.minimumSizeHint().width() <= 380
+    widget.parameterNode.volume = volume(name="sub-0123456789_ses-baseline_acq-mprage_rec-norm_run-01_desc-raw_T1w")
+    widget.ui.volumeSelector.addItem(widget.parameterNode.volume.GetName())
+    applied(widget)
+    application.processEvents()
+    assert panel.minimumSizeHint().width() <= 380
     application.setPalette(palette)
 
 

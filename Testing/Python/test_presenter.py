@@ -66,7 +66,8 @@ class Scene:
     def add_segmentation(self, volume, segmentation, voxels):
         if volume.voxels != voxels:
             raise SEBrainSegError("The volume was changed.")
-        node = Node(f"{volume.name} {segmentation.parameters.se}", of=(volume, voxels, segmentation.parameters.se))
+        of = volume, voxels, segmentation.parameters.se
+        node = Node(f"{volume.name} {segmentation.parameters.se}", of=of, structures=segmentation.structures)
         self.made.append(node)
         return node
 
@@ -78,7 +79,8 @@ class Scene:
             each.shown = each is node
 
     def segmentation_of(self, node):
-        return node
+        parameters = Parameters(se=node.of[2])
+        return SimpleNamespace(labels="labels", structures=node.structures, parameters=parameters)
 
     def groups_shown(self, node):
         return dict(self.groups)
@@ -213,6 +215,7 @@ def finish(it, seconds=0.0, device="cpu"):
             device=device,
             seconds=seconds,
             confidences={},
+            structures=("Hippocampus",),
             block=job.excitation,
             sure=job.confidence,
         )
@@ -474,6 +477,23 @@ def test_variants_are_segmented_in_one_run_and_compared(all_of_it):
     assert "Comparing the segmentations..." in it.surroundings.seen
     choose(it, se="cse")
     assert "earlier run" in state(it).status
+
+
+def test_what_was_segmented_before_is_compared_without_a_run(all_of_it):
+    it = all_of_it
+    segment(it, se="none")
+    choose(it, variants=("none", "scse"))
+    it.presenter.compare()
+    assert [choice.se for choice in it.run.started[-1][1].choices] == ["scse"]
+    finish(it)
+    assert it.maps.asked == (["none", "scse"], False)
+    it.maps.asked = None
+    it.presenter.compare()
+    assert it.maps.asked == (["none", "scse"], False) and len(it.run.started) == 2
+    assert "Compared 2 variants" in state(it).status and not state(it).busy
+    it.scene.made[0].structures = ()
+    it.presenter.compare()
+    assert "other structures by now" in state(it).status
 
 
 # Recalibration maps --------------------------------------------------------------------------------------------------
