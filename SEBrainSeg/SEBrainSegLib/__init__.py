@@ -1,6 +1,7 @@
 """Whole-brain segmentation with squeeze & excitation networks; the core needs neither Slicer nor Qt.
 
-``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference`.
+``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference` and
+:mod:`.segmentation`.
 """
 
 from .errors import Cancelled, SEBrainSegError
@@ -10,8 +11,12 @@ __all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "segment"]
 
 def __getattr__(name):
     # torch is imported when first needed, so that Slicer starts without it.
-    if name in ("segment", "Segmentation"):
-        from . import inference
+    if name == "segment":
+        from .inference import segment
 
-        return getattr(inference, name)
+        return segment
+    if name == "Segmentation":
+        from .segmentation import Segmentation
+
+        return Segmentation
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

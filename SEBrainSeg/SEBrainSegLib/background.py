@@ -5,14 +5,13 @@ import logging
 import os
 import shutil
 import tempfile
-from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
 import SimpleITK as sitk
 
+from . import handover
 from .errors import SEBrainSegError
-from .structures import table_of
 
 # The folder from which the child can import SEBrainSegLib.
 MODULE_FOLDER = Path(__file__).resolve().parent.parent
@@ -46,8 +45,7 @@ class BackgroundSegmentation:
         factory: makes a :class:`Process`.
         python: path of the Python interpreter of the child.
         progress: called with a fraction in [0, 1] and a message.
-        finished: called with the path of a label image, which is deleted when it returns, the tuple of
-            :class:`~.structures.Structure` that its labels mean, and the device's name.
+        finished: called with a tuple of :class:`~.segmentation.Segmentation`, one for every choice of the job.
         failed: called with one sentence.
         cancelled: called without arguments once a cancelled run is over.
 
@@ -64,31 +62,30 @@ class BackgroundSegmentation:
         """Whether a child process is at work."""
         return self.process is not None
 
-    def start(self, image, parameters):
-        """Start segmenting a ``SimpleITK.Image`` with :class:`~.parameters.Parameters`.
+    def start(self, image, job):
+        """Start segmenting a ``SimpleITK.Image`` as a :class:`~.job.Job` says.
 
         Raises:
-            SEBrainSegError: a segmentation is running already, a parameter is invalid, or the disk is full.
+            SEBrainSegError: a segmentation is running already, a choice is invalid, or the disk is full.
         """
         if self.running:
             raise SEBrainSegError("A segmentation is running already; wait for it or cancel it first.")
-        parameters.checked()
+        job.checked()
         self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
         self.unread, self.errors = b"", b""
-        self.error, self.device, self.structures, self.was_cancelled = "", "", (), False
+        self.error, self.rows, self.was_cancelled = "", None, False
         try:
-            sitk.WriteImage(image, str(self.folder / "volume.nrrd"))
-        except RuntimeError:
+            sitk.WriteImage(image, str(self.folder / handover.VOLUME))
+            (self.folder / handover.JOB).write_text(job.to_json(), encoding="utf-8")
+        except (OSError, RuntimeError):
             self.clean()
             raise SEBrainSegError(
                 "The volume cannot be handed over; the disk of temporary files may be full."
             ) from None
-        arguments = ["-m", "SEBrainSegLib.worker", str(self.folder / "volume.nrrd"), str(self.folder / "labels.nrrd")]
-        arguments += [f"--{name}={value}" for name, value in asdict(parameters).items()]
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process = self.factory(self.on_output, self.on_errors, self.on_end)
-        self.process.start(str(self.python), arguments, environment)
+        self.process.start(str(self.python), ["-m", "SEBrainSegLib.worker", str(self.folder)], environment)
 
     def cancel(self):
         """End the run, if there is one; its files are deleted and the child is gone when this returns.
@@ -116,8 +113,7 @@ class BackgroundSegmentation:
         if "progress" in fields:
             self.progress(float(fields["progress"]), str(fields.get("message", "")))
         self.error = str(fields.get("error", self.error))
-        self.device = str(fields.get("device", self.device))
-        self.structures = table_of(fields.get("structures", self.structures))
+        self.rows = fields.get("segmentations", self.rows)
 
     def on_errors(self, content):
         """Keep the last of what the child wrote to stderr."""
@@ -128,18 +124,21 @@ class BackgroundSegmentation:
         if not self.running:
             return
         self.on_output(b"\n")
-        self.process = None
+        self.process, found = None, None
         try:
-            labels = self.folder / "labels.nrrd"
-            if self.was_cancelled:
-                self.cancelled()
-            elif status == 0 and self.device and labels.is_file():
-                self.finished(labels, self.structures, self.device)
-            else:
-                logging.error("SEBrainSeg's process: %s", self.errors.decode("utf-8", "replace") or "no messages")
-                self.failed(self.error or self.why_it_ended(status))
+            if status == 0 and self.rows is not None and not self.was_cancelled:
+                found = handover.read(self.folder, self.rows)
+        except (KeyError, RuntimeError, TypeError, ValueError):
+            logging.exception("SEBrainSeg's results cannot be read")
         finally:
             self.clean()
+        if self.was_cancelled:
+            self.cancelled()
+        elif found is not None:
+            self.finished(found)
+        else:
+            logging.error("SEBrainSeg's process: %s", self.errors.decode("utf-8", "replace") or "no messages")
+            self.failed(self.error or self.why_it_ended(status))
 
     def why_it_ended(self, status):
         """One sentence for an end that the child did not explain."""

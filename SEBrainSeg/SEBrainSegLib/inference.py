@@ -1,6 +1,9 @@
 """From a volume to its structures: conformed volume -> slices -> network -> labels -> the input's grid."""
 
+import contextlib
+import time
 from dataclasses import dataclass
+from typing import Optional
 
 import numpy as np
 import SimpleITK as sitk
@@ -8,9 +11,13 @@ import torch
 
 from . import devices, user_models, zoo
 from .errors import Cancelled, SEBrainSegError
+from .excitation import Recorder
+from .job import Job
 from .parameters import Parameters
-from .structures import Structure, labels_of_classes, unsided_classes
+from .segmentation import Excitation, Segmentation
+from .structures import labels_of_classes, selected, unsided_classes
 from .volume import VIEWS, head_box, prepare, restore
+from .volumes import volumes_of
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
@@ -18,24 +25,6 @@ MULTIPLE = 16  # four max poolings halve a slice four times
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
 SMALLEST_BRAIN = 100.0  # ml; far below any brain with its structures
-
-
-@dataclass(frozen=True)
-class Segmentation:
-    """What was found in a volume.
-
-    Attributes:
-        labels: image of labels on the input's grid, 0 elsewhere; FreeSurfer ids with a bundled network. uint8, or
-            uint16 if a label exceeds 255.
-        volumes: ml of every structure by label, measured on ``labels``; a 2D image counts as 1 mm thick.
-        device: name of the device that the network ran on.
-        structures: what the labels are.
-    """
-
-    labels: sitk.Image
-    volumes: dict[int, float]
-    device: str
-    structures: tuple[Structure, ...] = ()
 
 
 def segment(
@@ -48,6 +37,9 @@ def segment(
     cancelled=None,
     protocol="freesurfer",
     model="",
+    structures="",
+    confidence=False,
+    excitation="",
 ) -> Segmentation:
     """Segment 31 brain structures in a T1-weighted MR volume, or what a network of the user's was trained for.
 
@@ -64,82 +56,203 @@ def segment(
             Neuromorphometrics' manual labels.
         model: name or path of a network that ``sebrainseg-train`` made, see :mod:`.user_models`, instead of the
             bundled one of that ``architecture``, ``se`` and ``view``.
+        structures: those to keep, as in ``"Hippocampus, Left Amygdala"``; see :func:`.structures.selected`.
+        confidence: whether to tell the probability of the network's choice.
+        excitation: name of the SE block whose excitation to tell, as in ``"decoder 4"``.
 
     Returns:
-        the labels on the grid of ``image`` and the volumes in ml.
+        the labels on the grid of ``image``, the volumes in ml, and what else was asked for.
 
     Raises:
         SEBrainSegError: the volume or a choice is unusable, or no brain was found; the message says what to do.
         Cancelled: ``cancelled()`` was true.
     """
+    parameters = Parameters(architecture, se, view, device, protocol, model, structures)
+    return run(image, Job((parameters,), confidence, excitation), progress, cancelled)[0]
+
+
+def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
+    """Segment a volume with one choice after the other; it is prepared once.
+
+    Args:
+        image, progress, cancelled: see :func:`segment`.
+        job: a :class:`~.job.Job`.
+
+    Returns:
+        a segmentation for every choice.
+
+    Raises:
+        SEBrainSegError, Cancelled: see :func:`segment`; nothing is returned for the choices before.
+    """
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
+    choices, prepared, found = job.checked().choices, {}, []
+    for number, parameters in enumerate(choices):
 
-    def step(fraction, message):
-        if cancelled():
-            raise Cancelled
-        progress(fraction, message)
+        def step(fraction, message, number=number, title=parameters.title):
+            if cancelled():
+                raise Cancelled
+            which = f"{title}: " if len(choices) > 1 else ""
+            progress((number + fraction) / len(choices), which + message)
 
-    chosen = Parameters(architecture, se, view, device, protocol, model).checked()
-    target = devices.choose(chosen.device)
+        found.append(run_choice(image, job, parameters, prepared, step))
+    return tuple(found)
+
+
+def run_choice(image, job, parameters, prepared, step):
+    """Segment a volume with one choice.
+
+    Args:
+        job: what to tell besides the labels.
+        prepared: what other choices have prepared, by what their networks take; added to.
+        step: called with a fraction and a message; raises :class:`Cancelled`.
+    """
+    started = time.monotonic()
+    target = devices.choose(parameters.device)
     step(0.0, "Loading the network")
-    if chosen.model:
-        models = [user_models.load(chosen.model, chosen.protocol)]
+    if parameters.model:
+        models = [user_models.load(parameters.model, parameters.protocol)]
     else:
-        models = [zoo.load(chosen.architecture, chosen.se, view, chosen.protocol) for view in chosen.views]
-    brain = models[0].segments_brains
+        models = [
+            zoo.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views
+        ]
+    kept, brain = selected(parameters.structures, models[0].structures), models[0].segments_brains
     step(0.05, "Preparing the volume")
-    grid, array = prepare(image, models[0].spacing, models[0].window)
+    needs = models[0].spacing, models[0].window
+    if needs not in prepared:
+        prepared[needs] = prepare(image, *needs)
+    grid, array = prepared[needs]
+    box = head_box(array) if brain else (slice(None),) * 3
     views = " and ".join(each.view for each in models)
 
     def batch_done(fraction):
         step(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {target}")
 
-    def classes_on(device):
-        if len(models) > 1:
-            return classify_in_views(models, array[box], device, batch_done)
-        return classify(models[0], array[box], device, batch_done)
+    def found_on(device):
+        return look(models, array[box], device, batch_done, job.confidence, job.excitation)
 
     batch_done(0.0)
-    box = head_box(array) if brain else (slice(None),) * 3
-    classes = np.zeros(array.shape, class_numbers(models[0]))
     try:
-        classes[box] = classes_on(target)
-        full = False
+        found = found_on(target)
     except RuntimeError as error:
         if target.type == "cpu" or not devices.is_out_of_memory(error):
             raise
-        full = True
+        found = None
     # Outside of the clause above, whose traceback would keep the GPU's memory in use.
-    if full:
+    if found is None:
         for each in models:
             each.network.to("cpu")
         devices.release_memory(target)
         target = torch.device("cpu")
         step(0.15, "The GPU's memory is full, going on with the CPU")
-        classes[box] = classes_on(target)
+        found = found_on(target)
     step(0.9, "Returning to the input's grid")
-    labels = labels_of_classes(models[0].structures)[keep_pieces(keep_largest(classes)) if brain else classes]
-    labels = on_grid_of(labels, grid, image)
+
+    def whole(part):
+        volume = np.zeros(array.shape, part.dtype)
+        volume[box] = part
+        return volume
+
+    classes = whole(found.classes)
+    classes = keep_pieces(keep_largest(classes)) if brain else classes
+    labels = on_grid_of(labels_of_classes(models[0].structures)[classes], grid, image)
     volumes = volumes_of(labels, models[0].structures)
     if brain and sum(volumes.values()) < SMALLEST_BRAIN:
         raise SEBrainSegError(
             f"Only {sum(volumes.values()):.0f} ml of brain were found; "
             "choose a T1-weighted scan of a whole head and check that its orientation and voxel spacing are right."
         )
+    confidence, confidences = None, {}
+    if job.confidence:
+        confidence = whole(found.confidence)
+        confidences = mean_by_label(confidence, classes, models[0].structures, kept)
+        confidence = on_grid_of(confidence, grid, image, sitk.sitkLinear)
+    excitation = None
+    if job.excitation:
+        spatial, channels = found.spatial, () if found.channels is None else found.channels
+        excitation = Excitation(
+            job.excitation,
+            None if spatial is None else on_grid_of(whole(spatial), grid, image),
+            tuple(float(value) for value in np.mean(channels, axis=0)) if len(channels) else (),
+            tuple(float(value) for value in np.std(channels, axis=0)) if len(channels) else (),
+        )
+    if kept != models[0].structures:
+        labels = only(labels, kept)
+        volumes = {structure.label: volumes[structure.label] for structure in kept}
     step(1.0, "Done")
-    return Segmentation(labels, volumes, str(target), models[0].structures)
+    seconds = time.monotonic() - started
+    return Segmentation(labels, volumes, str(target), kept, parameters, seconds, confidences, confidence, excitation)
 
 
-def on_grid_of(labels, grid, image):
-    """Return an array of labels on ``grid`` as an image on the grid of ``image``, which may be 2D."""
-    labels = sitk.GetImageFromArray(labels)
-    labels.CopyInformation(grid)
+def mean_by_label(values, classes, table, kept):
+    """Return the mean of values over the voxels of every structure that was found, by label, of those to keep."""
+    sums = np.bincount(classes.ravel(), weights=values.ravel(), minlength=len(table) + 1)
+    counts = np.bincount(classes.ravel(), minlength=len(table) + 1)
+    means = {each.label: (sums[index], counts[index]) for index, each in enumerate(table, start=1) if each in kept}
+    return {label: float(total / count) for label, (total, count) in means.items() if count}
+
+
+def only(labels, structures):
+    """Return a label image without the labels of other structures."""
+    voxels = sitk.GetArrayViewFromImage(labels)
+    kept = np.zeros(int(voxels.max()) + 1, voxels.dtype)
+    for structure in structures:
+        if structure.label < len(kept):
+            kept[structure.label] = structure.label
+    image = sitk.GetImageFromArray(kept[voxels])
+    image.CopyInformation(labels)
+    return image
+
+
+@dataclass(frozen=True)
+class Found:
+    """What networks say of a conformed array ``[S, A, R]``.
+
+    Attributes:
+        classes: class index of every voxel.
+        confidence: probability of that class in [0, 1], or ``None``.
+        spatial: spatial excitation of one SE block in [0, 1], or ``None``.
+        channels: its channel excitation, ``(slices, C)``, or ``None``.
+    """
+
+    classes: np.ndarray
+    confidence: Optional[np.ndarray] = None
+    spatial: Optional[np.ndarray] = None
+    channels: Optional[np.ndarray] = None
+
+
+def look(models, array, device, batch_done, confidence=False, excitation=""):
+    """Return what one network says of a conformed array, or three together, as :class:`Found`.
+
+    Args:
+        models: a list of one :class:`~.model.Model`, or of three that take the views of ``VIEW_WEIGHTS``.
+        batch_done: called with the fraction of the slices that are done.
+        confidence: whether to find the probability of every voxel's class.
+        excitation: name of an SE block of the first network, or ``""``.
+    """
+    axis = VIEWS[models[0].view]
+    shape = np.moveaxis(array, axis, 0).shape
+    recorder = Recorder(models[0].network, excitation, shape) if excitation else None
+    with recorder or contextlib.nullcontext():
+        if len(models) == 1:
+            classes, probabilities = classify(models[0], array, device, batch_done, confidence, recorder)
+        else:
+            classes, probabilities = classify_in_views(models, array, device, batch_done, confidence, recorder)
+    if recorder is None:
+        return Found(classes, probabilities)
+    spatial = None if recorder.spatial is None else np.moveaxis(recorder.spatial, 0, axis)
+    return Found(classes, probabilities, spatial, recorder.channels)
+
+
+def on_grid_of(array, grid, image, interpolator=sitk.sitkNearestNeighbor):
+    """Return an array on ``grid`` as an image on the grid of ``image``, which may be 2D."""
+    found = sitk.GetImageFromArray(array)
+    found.CopyInformation(grid)
     if image.GetDimension() == 2:
-        labels = labels[:, :, 0]
-        labels.CopyInformation(image)
-        return labels
-    return restore(labels, image)
+        found = found[:, :, 0]
+        found.CopyInformation(image)
+        return found
+    return restore(found, image, interpolator)
 
 
 def class_numbers(model):
@@ -153,7 +266,9 @@ def logits_of_slices(network, slices, device):
     Out of GPU memory, the batch is halved until one slice does not fit.
     """
     count, rows, columns = slices.shape
-    slices = np.pad(slices, [(0, 0), (0, -rows % MULTIPLE), (0, -columns % MULTIPLE)])
+    slices = np.pad(
+        slices, [(0, 0), *((0, full - side) for full, side in zip(padded((rows, columns)), (rows, columns)))]
+    )
     network = network.to(device, memory_format=torch.channels_last)
     first, size = 0, BATCH[device.type]
     while first < count:
@@ -173,28 +288,51 @@ def logits_of_slices(network, slices, device):
         first += len(logits)
 
 
-def classify(model, array, device, batch_done):
+def padded(size):
+    """Rows and columns of a slice as a network is given it."""
+    return tuple(side + -side % MULTIPLE for side in size)
+
+
+def classify(model, array, device, batch_done, confidence=False, recorder=None):
     """Return the class index of every voxel of a conformed array ``[S, A, R]`` by one network.
 
     Args:
         model: a :class:`~.model.Model`.
         batch_done: called with the fraction of the slices that are done.
+        confidence: whether to return the probability of that class, too; else ``None`` stands for it.
+        recorder: an :class:`~.excitation.Recorder` of the network, or ``None``.
+
+    Returns:
+        ``(classes, confidence)``.
     """
     axis = VIEWS[model.view]
     slices = np.moveaxis(array, axis, 0)
     found = np.zeros(slices.shape, class_numbers(model))
+    sure = np.zeros(slices.shape, np.float32) if confidence else None
     for first, logits in logits_of_slices(model.network, slices, device):
         last = first + len(logits)
+        if recorder is not None:
+            recorder.take(first, padded(slices.shape[1:]))
         found[first:last] = logits.argmax(dim=1).cpu().numpy()
+        if confidence:
+            # The largest softmax probability, without the others.
+            sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().cpu().numpy()
         batch_done(last / len(slices))
-    return np.moveaxis(found, 0, axis)
+    return np.moveaxis(found, 0, axis), None if sure is None else np.moveaxis(sure, 0, axis)
 
 
-def classify_in_views(models, array, device, batch_done):
+def classify_in_views(models, array, device, batch_done, confidence=False, recorder=None):
     """Return the class of the largest weighted mean of the probabilities of several views, uint8 ``[S, A, R]``.
 
     The sagittal network knows no sides: what it gives to a structure of the left counts for that of the right as well,
     and the other two views decide between them.
+
+    Args:
+        confidence: whether to return that mean, too, in steps of 1 / 255; else ``None`` stands for it.
+        recorder: an :class:`~.excitation.Recorder` of the first network, or ``None``.
+
+    Returns:
+        ``(classes, confidence)``.
     """
     classes = len(models[0].structures) + 1
     # Probabilities times weight in steps of 1 / 255: a byte a class and voxel.
@@ -203,14 +341,18 @@ def classify_in_views(models, array, device, batch_done):
     for number, model in enumerate(models):
         axis = VIEWS[model.view]
         in_slices = np.moveaxis(votes, axis + 1, 0)
-        for first, logits in logits_of_slices(model.network, np.moveaxis(array, axis, 0), device):
+        slices = np.moveaxis(array, axis, 0)
+        for first, logits in logits_of_slices(model.network, slices, device):
             last = first + len(logits)
+            if recorder is not None and number == 0:
+                recorder.take(first, padded(slices.shape[1:]))
             probabilities = logits.softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
             if model.view == "sagittal":
                 probabilities = probabilities[:, unsided.to(probabilities.device)]
             in_slices[first:last] += probabilities.to(torch.uint8).cpu().numpy()
             batch_done((number + last / len(in_slices)) / len(models))
-    return votes.argmax(axis=0).astype(np.uint8)
+    sure = votes.max(axis=0) / np.float32(255) if confidence else None
+    return votes.argmax(axis=0).astype(np.uint8), sure
 
 
 def keep_largest(classes):
@@ -246,14 +388,3 @@ def keep_pieces(classes, share=SMALLEST_PIECE):
         sizes[0] = 0
         kept[box][(sizes >= max(1, share * sizes.max()))[pieces]] = index
     return kept
-
-
-def volumes_of(labels, structures):
-    """Return the ml of every structure by label of a label image."""
-    side = labels.GetDimension()
-    counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel())
-    voxel = float(np.prod(labels.GetSpacing())) * abs(
-        np.linalg.det(np.array(labels.GetDirection()).reshape(side, side))
-    )
-    counts = np.pad(counts, (0, max(structure.label for structure in structures) + 1))
-    return {structure.label: float(counts[structure.label] * voxel / 1000) for structure in structures}

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from . import bundled, user_models
 from .errors import SEBrainSegError
+from .structures import selected
 
 
 class Architecture(Enum):
@@ -88,6 +89,7 @@ class Parameters:
         protocol: a value of :class:`Protocol`.
         model: name or path of a user-trained model, which settles all of the above but the device; ``""`` for a bundled
             network.
+        structures: those to keep, as :func:`.structures.selected` takes them; ``""`` for all.
     """
 
     architecture: str = "unet"
@@ -96,12 +98,14 @@ class Parameters:
     device: str = "auto"
     protocol: str = "freesurfer"
     model: str = ""
+    structures: str = ""
 
     def __post_init__(self):
         for field in ("architecture", "se", "view", "device", "protocol"):
             value = getattr(self, field)
             setattr(self, field, str(value.value if isinstance(value, Enum) else value).strip().lower())
         self.model = str(self.model or "")
+        self.structures = str(self.structures or "")
 
     def problem(self):
         """Return one sentence that says what is wrong and names what there is, or ``""`` if all is well."""
@@ -117,6 +121,8 @@ class Parameters:
             return f"Unknown device '{self.device}': choose auto, cpu, cuda, cuda:N (N = 0, 1, ...) or mps."
         try:
             if not self.model:
+                # What a user-trained model has is known once it is loaded.
+                selected(self.structures)
                 return self.absence()
             user_models.path_of(self.model)
             return ""

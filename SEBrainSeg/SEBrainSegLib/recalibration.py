@@ -29,11 +29,13 @@ class ChannelSE(nn.Module):
         squeezed = max(1, channels // reduction)
         self.w1 = nn.Linear(channels, squeezed, bias=bias)
         self.w2 = nn.Linear(squeezed, channels, bias=bias)
+        # A module, so that whoever wants to see the gates can hook it.
+        self.gate = nn.Sigmoid()
 
     def excitation(self, u):
         """Return the channel gates in (0, 1), shape ``(N, C, 1, 1)``."""
         z = u.mean(dim=(2, 3))
-        return torch.sigmoid(self.w2(torch.relu(self.w1(z))))[:, :, None, None]
+        return self.gate(self.w2(torch.relu(self.w1(z))))[:, :, None, None]
 
     def forward(self, u):
         return u * self.excitation(u)
@@ -50,10 +52,11 @@ class SpatialSE(nn.Module):
     def __init__(self, channels, bias=True):
         super().__init__()
         self.w = nn.Conv2d(channels, 1, kernel_size=1, bias=bias)
+        self.gate = nn.Sigmoid()
 
     def excitation(self, u):
         """Return the spatial gates in (0, 1), shape ``(N, 1, H, W)``."""
-        return torch.sigmoid(self.w(u))
+        return self.gate(self.w(u))
 
     def forward(self, u):
         return u * self.excitation(u)

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from . import picture, seg_nrrd
+from . import picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
 
 ENDINGS = (".seg.nrrd", ".nii.gz", ".csv", ".png")
+CONFIDENCE = "_confidence.nii.gz"
 IMAGE_ENDINGS = (
     ".nii.gz",
     ".seg.nrrd",
@@ -44,9 +45,10 @@ def stem(path):
     return name
 
 
-def result_paths(folder, name):
-    """Map every ending to the path of that result."""
-    return {ending: Path(folder) / f"{name}{ending}" for ending in ENDINGS}
+def result_paths(folder, name, confidence=False):
+    """Map every ending to the path of that result; that of the confidence as well if there is to be one."""
+    endings = (*ENDINGS, CONFIDENCE) if confidence else ENDINGS
+    return {ending: Path(folder) / f"{name}{ending}" for ending in endings}
 
 
 def refuse_existing(paths):
@@ -72,17 +74,12 @@ def check_writable(folder):
         ) from None
 
 
-def write_volumes(volumes, structures, path):
-    """Write ``structure, left_ml, right_ml, total_ml``, one row for a pair or for a structure without a side."""
-    rows = {}
-    for structure in structures:
-        rows.setdefault(structure.unsided_name, {})[structure.side] = volumes[structure.label]
+def write_volumes(segmentation, path):
+    """Write the rows of :func:`.volumes.rows`; ml and confidences with three digits, percent with one."""
     with open(path, "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["structure", "left_ml", "right_ml", "total_ml"])
-        for name, sides in rows.items():
-            pair = [f"{sides[side]:.3f}" if side in sides else "" for side in ("left", "right")]
-            writer.writerow([name, *pair, f"{sum(sides.values()):.3f}"])
+        writer = csv.DictWriter(file, volumes.COLUMNS)
+        writer.writeheader()
+        writer.writerows(volumes.texts(row) for row in volumes.rows(segmentation))
 
 
 def write_results(image, segmentation, paths, overwrite=False):
@@ -90,7 +87,7 @@ def write_results(image, segmentation, paths, overwrite=False):
 
     Args:
         image: the scan that was segmented.
-        segmentation: an :class:`~.inference.Segmentation` of it.
+        segmentation: a :class:`~.segmentation.Segmentation` of it, with its confidence if that has a path.
         paths: as of :func:`result_paths`.
         overwrite: whether results that exist may be replaced.
 
@@ -104,7 +101,9 @@ def write_results(image, segmentation, paths, overwrite=False):
         made = {ending: beside / f"result{ending}" for ending in paths}
         seg_nrrd.write(segmentation.labels, segmentation.structures, made[".seg.nrrd"])
         sitk.WriteImage(segmentation.labels, str(made[".nii.gz"]))
-        write_volumes(segmentation.volumes, segmentation.structures, made[".csv"])
+        write_volumes(segmentation, made[".csv"])
+        if CONFIDENCE in paths:
+            sitk.WriteImage(segmentation.confidence, str(made[CONFIDENCE]))
         picture.write(image, segmentation.labels, segmentation.structures, made[".png"])
         if not overwrite:
             refuse_existing(paths)

@@ -6,6 +6,7 @@ network; 0 is background.
 
 import colorsys
 import csv
+import difflib
 import re
 from functools import cache
 from typing import NamedTuple
@@ -18,6 +19,21 @@ from .resources import resource
 # Label, in training data, of voxels that count neither in losses nor in scores.
 IGNORED = 255
 LARGEST_LABEL = 65535
+
+# The 31 brain structures, by the words that tell them.
+GROUPS = ("Cerebral cortex", "Cerebral white matter", "Ventricles", "Deep grey matter", "Cerebellum and brain stem")
+GROUP_OF = {
+    "Cerebral Cortex": GROUPS[0],
+    "Cerebral White Matter": GROUPS[1],
+    **dict.fromkeys(
+        ("Lateral Ventricle", "Inferior Lateral Ventricle", "Third Ventricle", "Fourth Ventricle"), GROUPS[2]
+    ),
+    **dict.fromkeys(
+        ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens Area", "Ventral DC"),
+        GROUPS[3],
+    ),
+    **dict.fromkeys(("Cerebellar White Matter", "Cerebellar Cortex", "Brain Stem"), GROUPS[4]),
+}
 
 
 class Code(NamedTuple):
@@ -58,6 +74,11 @@ class Structure(NamedTuple):
     def unsided_name(self):
         """The name without its side."""
         return " ".join(word for word in words(self.name) if word.lower() != self.side) if self.side else self.name
+
+    @property
+    def group(self):
+        """One of :data:`GROUPS`, or ``""`` for what is none of the 31 brain structures."""
+        return GROUP_OF.get(self.unsided_name, "")
 
     @property
     def segment_id(self):
@@ -164,6 +185,34 @@ def rows_of(table):
 def table_of(rows):
     """Structures of :func:`rows_of`."""
     return tuple(Structure(int(row[0]), str(row[1]), tuple(row[2]), *(Code(*code) for code in row[3:])) for row in rows)
+
+
+def selected(text, table=None):
+    """Return the structures that a text names, in the order of the table; all of them if it is empty.
+
+    Args:
+        text: names ("Left Hippocampus"), names without a side ("Hippocampus", which is both), groups ("Deep grey
+            matter") or labels, in any case, with commas between.
+        table: tuple of :class:`Structure`; the 31 brain structures without one.
+
+    Raises:
+        SEBrainSegError: it names something that is not in the table.
+    """
+    table = structures() if table is None else table
+    wanted = [" ".join(words(each)).lower() for each in text.split(",")]
+    wanted = [each for each in wanted if each]
+    names = {}
+    for structure in table:
+        of_structure = (structure.name, structure.unsided_name, structure.group, str(structure.label))
+        for name in filter(None, (" ".join(words(each)) for each in of_structure)):
+            names.setdefault(name.lower(), (name, []))[1].append(structure)
+    for each in wanted:
+        if each not in names:
+            close = [names[name][0] for name in difflib.get_close_matches(each, names, 3, 0.5)]
+            choices = ", ".join(close) if close else ", ".join(dict.fromkeys(one.unsided_name for one in table))
+            raise SEBrainSegError(f"There is no structure '{each}': choose from {choices}.")
+    chosen = {structure.label for each in wanted for structure in names[each][1]}
+    return tuple(structure for structure in table if not wanted or structure.label in chosen)
 
 
 def class_of_label(table=None):

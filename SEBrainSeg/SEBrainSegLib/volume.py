@@ -200,13 +200,12 @@ def head_box(array, threshold=0.1, margin=8):
     return tuple(box)
 
 
-def restore(labels, reference):
-    """Bring a label image back to the grid of ``reference`` (nearest neighbour; 0 outside).
+def restore(image, reference, interpolator=sitk.sitkNearestNeighbor):
+    """Bring an image back to the grid of ``reference``; 0 outside.
 
     Args:
-        labels: uint8 or uint16 image on any grid.
+        image: labels, or other values, on any grid.
         reference: the input volume whose size, spacing, origin and direction the result has.
+        interpolator: nearest neighbour for labels.
     """
-    return sitk.Resample(
-        labels, reference, sitk.Transform(3, sitk.sitkIdentity), sitk.sitkNearestNeighbor, 0, labels.GetPixelID()
-    )
+    return sitk.Resample(image, reference, sitk.Transform(3, sitk.sitkIdentity), interpolator, 0, image.GetPixelID())

@@ -1,13 +1,11 @@
 """The child process in which Slicer's module segments a volume.
 
-``python -m SEBrainSegLib.worker INPUT OUTPUT --architecture=unet --se=scse ...``, with an option for every field of
-:class:`~.parameters.Parameters`, reads a volume and writes its labels. It tells how it goes in lines of JSON on stdout,
-one of
+``python -m SEBrainSegLib.worker FOLDER`` reads a volume and a :class:`~.job.Job` and writes segmentations, all as in
+:mod:`.handover`. It tells how it goes in lines of JSON on stdout, one of
 
 - ``{"progress": 0.3, "message": "..."}``,
 - ``{"error": "..."}``, one sentence, followed by exit status 1,
-- ``{"done": true, "device": "cpu", "structures": [...]}``, what the labels mean in the rows of
-  :func:`~.structures.rows_of`, followed by exit status 0.
+- ``{"segmentations": [...]}``, followed by exit status 0.
 
 Its stdin says that the parent lives: once that closes, the process ends. It is cancelled by killing it or, where a
 launcher stands between, by killing that, which closes its stdin.
@@ -19,21 +17,16 @@ import os
 import sys
 import threading
 import traceback
-from dataclasses import asdict, fields
 from pathlib import Path
 
 from .errors import SEBrainSegError
-from .parameters import Parameters
-from .structures import rows_of
+from .job import Job
 
 
 def parser():
     """Arguments of the process."""
     parser = argparse.ArgumentParser(prog="SEBrainSegLib.worker")
-    parser.add_argument("input", type=Path)
-    parser.add_argument("output", type=Path)
-    for field in fields(Parameters):
-        parser.add_argument(f"--{field.name}", default=field.default)
+    parser.add_argument("folder", type=Path)
     return parser
 
 
@@ -56,55 +49,51 @@ def end_with_parent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def read(path):
-    """Read the volume that the parent wrote."""
+def read(folder):
+    """Read the volume and the job that the parent wrote."""
     import SimpleITK as sitk
 
+    from . import handover
+
     try:
-        return sitk.ReadImage(str(path))
+        image = sitk.ReadImage(str(folder / handover.VOLUME))
+        return image, Job.from_json((folder / handover.JOB).read_text(encoding="utf-8"))
+    except (OSError, RuntimeError, ValueError, TypeError, KeyError):
+        raise SEBrainSegError(f"What was handed over in {folder} cannot be read; segment the volume again.") from None
+
+
+def write(folder, segmentations):
+    """Write what was found; return what the parent needs to read it."""
+    from . import handover
+
+    try:
+        return handover.write(folder, segmentations)
     except RuntimeError:
-        raise SEBrainSegError(f"The volume handed over in {path} cannot be read.") from None
+        raise SEBrainSegError(f"The labels cannot be written to {folder}; the disk may be full.") from None
 
 
-def write(labels, path):
-    """Write labels under another name first, so that a file called ``path`` is always complete."""
-    import SimpleITK as sitk
-
-    beside = path.with_name(f"part-{path.name}")
+def load_run():
+    """Return the core's ``run``; importing it imports torch."""
     try:
-        sitk.WriteImage(labels, str(beside))
-        os.replace(beside, path)
-    except (OSError, RuntimeError):
-        raise SEBrainSegError(f"The labels cannot be written to {path.parent}; the disk may be full.") from None
-
-
-def load_segment():
-    """Return the core's ``segment``; importing it imports torch."""
-    try:
-        from .inference import segment
+        from .inference import run
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
         raise SEBrainSegError("PyTorch is not installed; install it in Slicer's module PyTorch Utils.") from None
-    return segment
+    return run
 
 
-def run(chosen, tell):
-    """Segment one volume; ``tell`` is called with what goes into a line.
+def segment(folder, tell):
+    """Segment the volume in a folder; ``tell`` is called with what goes into a line.
 
     Raises:
         SEBrainSegError: something that the user can mend.
     """
-    parameters = Parameters(**{field.name: getattr(chosen, field.name) for field in fields(Parameters)}).checked()
+    image, job = read(folder)
+    job.checked()
     tell(progress=0.0, message="Loading PyTorch")
-    segment = load_segment()
-    found = segment(
-        read(chosen.input),
-        progress=lambda fraction, message: tell(progress=fraction, message=message),
-        **asdict(parameters),
-    )
-    write(found.labels, chosen.output)
-    tell(done=True, device=found.device, structures=rows_of(found.structures))
+    found = load_run()(image, job, progress=lambda fraction, message: tell(progress=fraction, message=message))
+    tell(segmentations=write(folder, found))
 
 
 def main(argv=None):
@@ -117,7 +106,7 @@ def main(argv=None):
         lines.flush()
 
     try:
-        run(parser().parse_args(argv), tell)
+        segment(parser().parse_args(argv).folder, tell)
     except SEBrainSegError as error:
         tell(error=str(error))
         return 1

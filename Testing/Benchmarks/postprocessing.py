@@ -74,9 +74,9 @@ def main():
         box, classes = head_box(array), np.zeros(array.shape, np.uint8)
         device = torch.device("cpu")
         if len(models) == 1:
-            classes[box] = classify(models[0], array[box], device, lambda fraction: None)
+            classes[box] = classify(models[0], array[box], device, lambda fraction: None)[0]
         else:
-            classes[box] = classify_in_views(models, array[box], device, lambda fraction: None)
+            classes[box] = classify_in_views(models, array[box], device, lambda fraction: None)[0]
         scores = []
         for step in STEPS.values():
             labels = sitk.GetImageFromArray(labels_of_classes()[step(classes)])

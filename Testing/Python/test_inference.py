@@ -95,7 +95,7 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
     slices = normalise(array).transpose(2, 1, 0)
-    found = inference.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)
+    found = inference.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == slices.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
@@ -119,7 +119,7 @@ def voted(coronal, axial, sagittal):
     views = {"coronal": coronal, "axial": axial, "sagittal": sagittal}
     models = [model(Says(logits), view) for view, logits in views.items()]
     array = np.zeros((5, 6, 7), np.float32)
-    found = inference.classify_in_views(models, array, torch.device("cpu"), lambda fraction: None)
+    found = inference.classify_in_views(models, array, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == array.shape and len(np.unique(found)) == 1
     return {0: 0, **{index: label for label, index in class_of_label().items()}}[int(found[0, 0, 0])]
 
@@ -175,8 +175,8 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
                 raise torch.cuda.OutOfMemoryError("injected")
             return super().forward(x)
 
-    expected = inference.classify(model(network), array, torch.device("cpu"), lambda fraction: None)
-    found = inference.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)
+    expected = inference.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
+    found = inference.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
     np.testing.assert_array_equal(found, expected)
 
 

@@ -16,7 +16,7 @@ from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.structures import class_of_label
 from SEBrainSegLib.training import __main__ as command
-from SEBrainSegLib.training import recipes
+from SEBrainSegLib.training import patterns, recipes
 from SEBrainSegLib.training import train as train_module
 from SEBrainSegLib.training.batches import Batches
 from SEBrainSegLib.training.pairs import Pair
@@ -410,6 +410,38 @@ def test_synthesised_slices_show_the_labels(tmp_path):
     # The thalamus is about a fifth darker than white matter in a T1.
     assert np.median(differences) > 0.08
     assert len({round(value, 6) for value in differences}) == 12
+
+
+def test_patterns_within_structures_are_those_of_the_scans(tmp_path):
+    def brighter_outwards(r, a, s):
+        return np.where(np.isin(label_at(r, a, s, STRIPPED), (0, 255)), 0, 100 + 5 * np.abs(r)).astype(np.int16)
+
+    pair = write_scan(tmp_path, "1000", "LIA")
+    write(pair.image, brighter_outwards, "LIA")
+    head = HeadLabels(write_head(tmp_path / "heads", "head_01", "PSR"))
+    scans = 8 * [LabelledScan(pair)]
+    laid = patterns.lay(patterns.measure(scans), head.tissues, head.tissue_ids).numpy() / 100
+    r, a, s = world_grid()
+    labels = label_at(r, a, s, WHOLE_HEAD)
+    for white_matter in (2, 41):
+        # Inside, where the cells of the pattern are neither at the box's border nor mixed with other tissue.
+        inner = (labels == white_matter) & (np.abs(r) >= 3) & (np.abs(r) <= 9)
+        slope, _ = np.polyfit(np.abs(r[inner]), laid[inner], 1)
+        assert slope == pytest.approx(5 / (100 + 5 * 6), rel=0.3)
+        assert laid[labels == white_matter].mean() == pytest.approx(1, abs=0.05)
+    assert (laid[(labels == 0) | (labels == 502)] == 1).all()
+
+    recipe = BrainRecipe(scans, [head], [], "coronal")
+    assert (recipe.heads[0].pattern.numpy() == np.round(100 * laid)).all()
+    centre = torch.tensor(head.centre).round()
+    rows, columns = torch.meshgrid(torch.arange(-6.0, 7), torch.arange(-12.0, 13), indexing="ij")
+    positions = torch.stack((rows, torch.full_like(rows, -5), columns)) + centre[:, None, None]
+    ratios = []
+    for seed in range(20):
+        image = synthesise(np.random.default_rng(seed), head, positions, normal=1).numpy()
+        outer, inner = (image[3:10, 12 - place : 13 - place].mean() for place in (9, 3))
+        ratios.append(outer / inner)
+    assert np.mean(ratios) > 1.08
 
 
 def test_blurring_keeps_what_is_even():

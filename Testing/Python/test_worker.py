@@ -16,6 +16,7 @@ import SimpleITK as sitk
 from SEBrainSegLib import background
 from SEBrainSegLib.background import BackgroundSegmentation
 from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.job import Job
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.resources import resource
 from SEBrainSegLib.structures import Code, Structure, structures
@@ -25,19 +26,12 @@ LIBRARY = Path(background.__file__).resolve().parent
 # In the place of inference.py: what it does is chosen by the environment.
 STAND_IN = """
 import os, signal, sys, time
-from dataclasses import dataclass
 import SimpleITK as sitk
 from .errors import SEBrainSegError
+from .segmentation import Excitation, Segmentation
 from .structures import Code, Structure, structures
 
-@dataclass
-class Segmentation:
-    labels: object
-    volumes: dict
-    device: str
-    structures: tuple
-
-def segment(image, architecture, se, view, device, progress=None, cancelled=None, protocol="freesurfer", model=""):
+def run(image, job, progress=None, cancelled=None):
     what = os.environ.get("STAND_IN", "")
     print("a library talks on stdout")
     progress(0.25, "Segmenting coronal slices")
@@ -51,11 +45,20 @@ def segment(image, architecture, se, view, device, progress=None, cancelled=None
         os.kill(os.getpid(), signal.SIGKILL)
     if what == "exit":
         os._exit(7)
-    progress(1.0, f"{architecture} {se} {view} {device} {protocol} '{model}' Grüße")
-    if model:
-        spleen = Structure(300, "Rate | spleen \u2014 Milz", (1, 2, 255), *3 * [Code("SCT", "78961009", "Spleen")])
-        return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt16) * 300, {}, "cpu", (spleen,))
-    return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {}, "cpu", structures())
+    return tuple(one(image, job, each, progress) for each in job.choices)
+
+def one(image, job, chosen, progress):
+    told = chosen.architecture, chosen.se, chosen.view, chosen.device, chosen.protocol, f"'{chosen.model}'", "Grüße"
+    progress(1.0, " ".join(told))
+    if chosen.model:
+        spleen = Structure(300, "Rate | spleen — Milz", (1, 2, 255), *3 * [Code("SCT", "78961009", "Spleen")])
+        return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt16) * 300, {300: 1.5}, "cpu", (spleen,), chosen)
+    sure = sitk.Cast(image, sitk.sitkFloat32) / 200 if job.confidence else None
+    excitation = Excitation(job.excitation, sitk.Cast(image, sitk.sitkFloat32) / 100, (0.25,), (0.5,))
+    return Segmentation(
+        sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {17: 2.25, 53: 0.0}, "cpu", structures(), chosen, 3.5,
+        {17: 0.75} if sure else {}, sure, excitation if job.excitation else None,
+    )
 """
 
 
@@ -119,15 +122,23 @@ class Listener:
     """Keeps what a segmentation tells."""
 
     def __init__(self, factory=SubprocessProcess, python=sys.executable):
-        self.told, self.labels, self.structures = [], None, None
+        self.told, self.found = [], ()
         self.run = BackgroundSegmentation(factory, python, self.progress, self.finished, self.failed, self.cancelled)
 
     def progress(self, fraction, message):
         self.told.append((fraction, message))
 
-    def finished(self, labels, structures, device):
-        self.labels, self.structures = sitk.ReadImage(str(labels)), structures
-        self.told.append(("finished", device))
+    def finished(self, segmentations):
+        self.found = segmentations
+        self.told.append(("finished", segmentations[0].device))
+
+    @property
+    def labels(self):
+        return self.found[0].labels
+
+    @property
+    def structures(self):
+        return self.found[0].structures
 
     def failed(self, sentence):
         self.told.append(("failed", sentence))
@@ -142,9 +153,9 @@ class Listener:
         return outcomes[0]
 
 
-def run_to_end(image, parameters=None):
+def run_to_end(image, job=None):
     listener = Listener()
-    listener.run.start(image, parameters or Parameters())
+    listener.run.start(image, job or Job())
     listener.run.process.wait()
     return listener
 
@@ -152,7 +163,7 @@ def run_to_end(image, parameters=None):
 def test_labels_come_back_on_the_same_grid(library, temporary, image):
     image.SetDirection((0, 1, 0, 1, 0, 0, 0, 0, 1))
     image.SetOrigin((1.5, -20, 3))
-    listener = run_to_end(image, Parameters(se="cSE", device="cuda:1", protocol="manual"))
+    listener = run_to_end(image, Job((Parameters(se="cSE", device="cuda:1", protocol="manual"),)))
     assert listener.outcome() == ("finished", "cpu")
     assert (0.25, "Segmenting coronal slices") in listener.told
     assert (1.0, "unet cse coronal cuda:1 manual '' Grüße") in listener.told
@@ -165,11 +176,30 @@ def test_labels_come_back_on_the_same_grid(library, temporary, image):
     assert not listener.run.running
 
 
+def test_all_that_was_asked_for_comes_back_for_every_choice(library, temporary, image):
+    choices = (Parameters(se="sse"), Parameters(se="scse", view="all"))
+    listener = run_to_end(image, Job(choices, confidence=True, excitation="decoder 4"))
+    assert listener.outcome() == ("finished", "cpu")
+    assert tuple(found.parameters for found in listener.found) == choices
+    for found in listener.found:
+        assert found.volumes == {17: 2.25, 53: 0.0} and found.seconds == 3.5 and found.confidences == {17: 0.75}
+        assert found.confidence[2, 2, 2] == pytest.approx(image[2, 2, 2] / 200)
+        assert found.excitation.block == "decoder 4"
+        assert (found.excitation.mean, found.excitation.spread) == ((0.25,), (0.5,))
+        assert found.excitation.spatial[2, 2, 2] == pytest.approx(image[2, 2, 2] / 100)
+    assert not list(temporary.iterdir())
+
+
+def test_what_was_not_asked_for_does_not_come(library, temporary, image):
+    found = run_to_end(image).found[0]
+    assert found.confidence is None and found.confidences == {} and found.excitation is None
+
+
 @pytest.mark.parametrize("name", ["abdomen-ct", '--Bjørn\'s "CT" 100 %'])
 def test_a_user_trained_model_tells_what_its_labels_mean(library, temporary, image, monkeypatch, tmp_path, name):
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
     (tmp_path / f"{name}.pt").touch()
-    listener = run_to_end(image, Parameters(model=name))
+    listener = run_to_end(image, Job((Parameters(model=name),)))
     assert listener.outcome() == ("finished", "cpu")
     assert (1.0, f"unet scse coronal auto freesurfer '{name}' Grüße") in listener.told
     assert listener.labels[2, 2, 2] == 300
@@ -182,7 +212,7 @@ def test_a_model_that_is_not_there_starts_nothing(library, temporary, image, mon
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
     listener = Listener()
     with pytest.raises(SEBrainSegError, match="no trained model 'abdomen-ct'"):
-        listener.run.start(image, Parameters(model="abdomen-ct"))
+        listener.run.start(image, Job((Parameters(model="abdomen-ct"),)))
     assert not listener.run.running and not list(temporary.iterdir())
 
 
@@ -233,7 +263,7 @@ def test_memory_is_mentioned_where_a_launcher_hides_the_kill(silent, status, hin
 def test_cancel_ends_the_child_and_removes_its_files(library, temporary, image, monkeypatch):
     monkeypatch.setenv("STAND_IN", "sleep")
     listener = Listener()
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     child = listener.run.process.child
     assert list(temporary.iterdir())
     started = time.time()
@@ -250,13 +280,13 @@ def test_cancel_ends_the_child_and_removes_its_files(library, temporary, image, 
 def test_a_second_run_after_a_cancelled_one(library, temporary, image, monkeypatch):
     monkeypatch.setenv("STAND_IN", "sleep")
     listener = Listener()
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     with pytest.raises(SEBrainSegError, match="running already"):
-        listener.run.start(image, Parameters())
+        listener.run.start(image, Job())
     listener.run.cancel()
     listener.told.clear()
     monkeypatch.setenv("STAND_IN", "")
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     listener.run.process.wait()
     assert listener.outcome() == ("finished", "cpu")
 
@@ -264,7 +294,7 @@ def test_a_second_run_after_a_cancelled_one(library, temporary, image, monkeypat
 def test_the_child_ends_when_its_parent_is_gone(library, temporary, image, monkeypatch):
     monkeypatch.setenv("STAND_IN", "sleep")
     listener = Listener()
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     child = listener.run.process.child
     child.stdin.close()
     assert child.wait(timeout=60) != 0
@@ -276,14 +306,16 @@ def test_the_child_ends_when_its_parent_is_gone(library, temporary, image, monke
 def test_invalid_parameters_start_nothing(library, temporary, image):
     listener = Listener()
     with pytest.raises(SEBrainSegError, match="choose none, cse, sse or scse"):
-        listener.run.start(image, Parameters(se="xse"))
+        listener.run.start(image, Job((Parameters(se="xse"),)))
     assert not listener.run.running and not list(temporary.iterdir())
 
 
-def test_the_child_answers_in_lines_of_json(library):
+def test_the_child_answers_in_lines_of_json(library, image, tmp_path):
+    sitk.WriteImage(image, str(tmp_path / "volume.nrrd"))
+    (tmp_path / "job.json").write_text(Job((Parameters(se="xse"),)).to_json())
     reading, writing = os.pipe()  # its stdin stays open
     result = subprocess.run(
-        [sys.executable, "-m", "SEBrainSegLib.worker", "a.nrrd", "b.nrrd", "--se", "xse"],
+        [sys.executable, "-m", "SEBrainSegLib.worker", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(library)},
         stdin=reading,
         capture_output=True,
@@ -303,7 +335,13 @@ class Silent:
         self.on_output, self.on_errors, self.on_end = on_output, on_errors, on_end
 
     def start(self, program, arguments, environment):
-        self.output = Path(arguments[3])
+        self.folder = Path(arguments[2])
+
+    def answer(self, image, **fields):
+        """The last line of a child that found labels, without its end."""
+        sitk.WriteImage(image, str(self.folder / "0-labels.nrrd"))
+        row = {"images": ["labels"], "device": "mps", "seconds": 1, "parameters": {}, "structures": []}
+        self.on_output(json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **fields}]}).encode())
 
     def kill(self):
         self.on_output(b'{"progress": 0.9, "message": "late"}\n{"error": "late"}\n')
@@ -313,7 +351,7 @@ class Silent:
 @pytest.fixture
 def silent(temporary, image):
     listener = Listener(Silent, "python")
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     return listener
 
 
@@ -325,18 +363,23 @@ def test_lines_split_anywhere_are_joined(silent):
     assert silent.told == [(0.5, "a"), (0.75, "b")]
 
 
-def test_a_last_line_without_its_end_counts(silent):
-    silent.run.process.output.write_bytes(b"")
-    silent.run.finished = lambda labels, structures, device: silent.told.append(("finished", device))
-    silent.run.process.on_output(b'{"done": true, "device": "mps"}')
+def test_a_last_line_without_its_end_counts(silent, image):
+    silent.run.process.answer(image)
     silent.run.process.on_end(0)
     assert silent.outcome() == ("finished", "mps")
 
 
 def test_success_without_labels_is_a_failure(silent):
-    silent.run.process.on_output(b'{"done": true, "device": "cpu"}\n')
+    silent.run.process.on_output(b'{"segmentations": [{"images": ["labels"]}]}\n')
     silent.run.process.on_end(0)
     assert silent.outcome()[0] == "failed"
+
+
+def test_an_answer_that_lacks_something_is_a_failure(silent, image, temporary):
+    silent.run.process.answer(image, parameters={"se": "cse", "no such choice": 1})
+    silent.run.process.on_end(0)
+    assert silent.outcome()[0] == "failed"
+    assert not list(temporary.iterdir())
 
 
 def test_nothing_is_told_after_cancel_but_that(silent):
@@ -344,13 +387,12 @@ def test_nothing_is_told_after_cancel_but_that(silent):
     assert silent.told == [("cancelled",)]
 
 
-def test_files_are_removed_even_if_the_listener_fails(silent, temporary):
-    def finished(labels, structures, device):
+def test_files_are_removed_even_if_the_listener_fails(silent, temporary, image):
+    def finished(segmentations):
         raise ZeroDivisionError
 
     silent.run.finished = finished
-    silent.run.process.output.write_bytes(b"")
-    silent.run.process.on_output(b'{"done": true, "device": "cpu"}\n')
+    silent.run.process.answer(image)
     with pytest.raises(ZeroDivisionError):
         silent.run.process.on_end(0)
     assert not list(temporary.iterdir()) and not silent.run.running
@@ -386,7 +428,7 @@ def until(application, condition, seconds=60):
 
 def test_qprocess_finishes(library, temporary, image, qt_process):
     listener = Listener(qt_process[0])
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     until(qt_process[1], lambda: not listener.run.running)
     assert listener.outcome() == ("finished", "cpu")
     assert (1.0, "unet scse coronal auto freesurfer '' Grüße") in listener.told
@@ -396,7 +438,7 @@ def test_qprocess_finishes(library, temporary, image, qt_process):
 def test_qprocess_is_cancelled_at_once(library, temporary, image, qt_process, monkeypatch):
     monkeypatch.setenv("STAND_IN", "sleep")
     listener = Listener(qt_process[0])
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     until(qt_process[1], lambda: (0.25, "Segmenting coronal slices") in listener.told)
     listener.run.cancel()
     assert listener.outcome() == ("cancelled",)
@@ -414,7 +456,7 @@ wait
 """)
     launcher.chmod(0o755)
     listener = Listener(qt_process[0], launcher)
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     until(qt_process[1], lambda: (0.25, "Segmenting coronal slices") in listener.told)
     listener.run.cancel()
     assert listener.outcome() == ("cancelled",)
@@ -423,7 +465,7 @@ wait
 
 def test_qprocess_that_cannot_start(library, temporary, image, qt_process, tmp_path):
     listener = Listener(qt_process[0], tmp_path / "no such python")
-    listener.run.start(image, Parameters())
+    listener.run.start(image, Job())
     until(qt_process[1], lambda: not listener.run.running)
     assert listener.outcome()[0] == "failed"
     assert not list(temporary.iterdir())

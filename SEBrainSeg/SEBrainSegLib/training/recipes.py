@@ -19,6 +19,7 @@ from ..errors import SEBrainSegError
 from ..structures import class_of_label, class_type, mirrored_classes, structures, unsided_classes
 from ..volume import BRAIN_SPACING, VIEWS, prepare
 from ..zoo import PROTOCOLS
+from . import patterns
 from .deformation import linear, nearest, slice_positions, smooth_noise
 from .pairs import read_pair
 from .synthesis import blur, paint_skull, scanner_effects, synthesise
@@ -52,7 +53,8 @@ class BrainRecipe:
     """Real heads and heads synthesised from label maps, in two drawing protocols.
 
     Half of the slices follow the scans' manual protocol (three of four cut from the scan, the others synthesised from
-    its labels; half get a painted skull), half are synthesised from label maps in FreeSurfer's protocol.
+    its labels; half get a painted skull), half are synthesised from label maps in FreeSurfer's protocol, with the
+    scans' own :mod:`.patterns` within structures.
 
     Args:
         scans: list of :class:`~.scans.LabelledScan` to train on.
@@ -73,6 +75,9 @@ class BrainRecipe:
         self.table, self.crop, self.full = structures(), CROP, FULL[view]
         self.mirror = torch.from_numpy(mirrored_classes())
         self.unsided = torch.from_numpy(unsided_classes())
+        measured = patterns.measure(scans)
+        for head in heads:
+            head.pattern = patterns.lay(measured, head.tissues, head.tissue_ids)
 
     def description(self):
         names = {key: [each.name for each in getattr(self, key)] for key in ("scans", "heads", "held_out")}

@@ -52,7 +52,7 @@ class LabelledScan:
     Attributes:
         image: float32 tensor, normalised as at inference.
         classes: uint8 tensor of class indices, 255 where ignored.
-        tissues, tissue_ids: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
+        tissues, tissue_ids, pattern: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
@@ -71,6 +71,7 @@ class LabelledScan:
         inside = (array > 0.02) | (labels > 0)
         self.tissue_ids, tissues = np.unique(np.where(inside & (labels == 0), FLUID, labels), return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
+        self.pattern = None
         brain = sitk.GetImageFromArray(inside.astype(np.uint8))
         distance = sitk.SignedMaurerDistanceMap(brain, squaredDistance=False, useImageSpacing=True)
         self.distance = torch.from_numpy(np.maximum(sitk.GetArrayFromImage(distance), 0).astype(np.float32))
@@ -113,6 +114,7 @@ class HeadLabels:
         class_of_tissue: uint8 tensor, the class index of every tissue index.
         depth: uint8 tensor, tenths of a mm from a ventricle's wall, in ventricles; 0 elsewhere.
         around: uint8 tensor, as ``tissues``, but in ventricles what lies nearest outside of them.
+        pattern: uint8 tensor, intensities in percent of the tissue's mean, see :mod:`.patterns`; or ``None``.
         centre, extent: as in :class:`LabelledScan`.
     """
 
@@ -129,6 +131,7 @@ class HeadLabels:
             raise SEBrainSegError(f"{path} has none of the brain structures; remove it.")
         self.class_of_tissue = torch.from_numpy(classes_of(self.tissue_ids))
         self.depth, self.around = map(torch.from_numpy, ventricle_walls(labels, self.tissues.numpy()))
+        self.pattern = None
         self.centre = centre_of(labels)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
 

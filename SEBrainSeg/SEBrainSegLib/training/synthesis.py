@@ -6,24 +6,24 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from .deformation import smooth_noise
+from .deformation import nearest, smooth_noise
 from .scans import FIRST_EXTRACEREBRAL
 
 # Mean T1 intensities relative to cerebral white matter, by FreeSurfer id of the left structure; the 31 structures as
-# measured in the training scans, the others as in their neighbours.
+# measured inside of them, where nothing else is mixed in, in the training scans, the others as in their neighbours.
 T1_CONTRAST = {
     2: 1.0,
-    3: 0.59,
-    4: 0.23,
-    5: 0.30,
+    3: 0.57,
+    4: 0.20,
+    5: 0.20,
     7: 0.95,
     8: 0.63,
     10: 0.81,
     11: 0.68,
     12: 0.77,
     13: 0.93,
-    14: 0.27,
-    15: 0.19,
+    14: 0.22,
+    15: 0.17,
     16: 0.87,
     17: 0.61,
     18: 0.61,
@@ -98,6 +98,9 @@ def synthesise(rng, head, positions, normal, narrowed=0.0):
         tissues = head.tissues_at(shifted, narrowed).int()
         noise = torch.from_numpy(rng.standard_normal(image.shape, dtype=np.float32))
         image += 0.5 * (means[tissues] + texture[tissues] * noise)
+    if head.pattern is not None:
+        strength = float(rng.uniform(0.0, 1.5))
+        image = image * (1 + strength * (nearest(head.pattern, positions, 100).float() / 100 - 1))
     return blur(image, float(rng.uniform(0.3, 0.9)))
 
 

@@ -1,0 +1,75 @@
+"""What structures measure in scans that no network was trained on, and remarks on those far outside of that.
+
+``Resources/Expectations.csv`` holds, for each drawing protocol and structure, the smallest and the largest share of all
+31 structures' volume and the smallest mean confidence in a few held-out scans, as
+``Testing/Benchmarks/expectations.py`` measured them with the coronal U-Net with scSE. So few scans of grown-ups say
+what is unusual, not what is ill.
+"""
+
+import csv
+from functools import cache
+from typing import NamedTuple
+
+from .resources import resource
+from .structures import structures
+
+FARTHEST = 2.0  # times smaller or larger than in any held-out scan
+UNSURE = 0.1  # less confident than in any held-out scan
+
+
+class Range(NamedTuple):
+    """What the held-out scans of a protocol gave for one structure.
+
+    Attributes:
+        scans: how many there were.
+        smallest, largest: share of the 31 structures' volume.
+        confidence: smallest mean confidence.
+    """
+
+    scans: int
+    smallest: float
+    largest: float
+    confidence: float
+
+
+@cache
+def ranges():
+    """Return a :class:`Range` by protocol and label; none if the file is not there."""
+    try:
+        with open(resource("Expectations.csv"), newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+    except FileNotFoundError:
+        return {}
+    numbers = ("smallest_share", "largest_share", "smallest_confidence")
+    return {
+        (row["protocol"], int(row["label"])): Range(int(row["scans"]), *(float(row[name]) for name in numbers))
+        for row in rows
+    }
+
+
+def remarks(segmentation):
+    """Return, by label, what is unusual about the structures of a segmentation; ``{}`` of a user-trained model's.
+
+    Args:
+        segmentation: a :class:`~.segmentation.Segmentation`; a part of the structures is compared by confidence only.
+    """
+    if segmentation.parameters.model:
+        return {}
+    whole = segmentation.structures == structures()
+    total, found = sum(segmentation.volumes.values()), {}
+    for structure in segmentation.structures:
+        expected = ranges().get((segmentation.parameters.protocol, structure.label))
+        if expected is None:
+            continue
+        share = segmentation.volumes[structure.label] / total if whole and total else None
+        confidence = segmentation.confidences.get(structure.label)
+        notes = []
+        if share is not None and share < expected.smallest / FARTHEST:
+            notes.append("much smaller than" if share else "not found, unlike")
+        if share is not None and share > expected.largest * FARTHEST:
+            notes.append("much larger than")
+        if confidence is not None and confidence < expected.confidence - UNSURE:
+            notes.append("less certain than")
+        if notes:
+            found[structure.label] = f"{' and '.join(notes)} in all of {expected.scans} held-out scans; look at it"
+    return found
