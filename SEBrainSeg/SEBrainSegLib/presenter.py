@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from .errors import Cancelled, SEBrainSegError
 from .job import Job, excitation_blocks
 from .parameters import Device, Parameters, Variant, full_title
+from .volumes import texts
 
 try:
     # All that is taken from Slicer, if there is one: its translations, which are found by the file of the text.
@@ -659,7 +660,7 @@ class Presenter:
         rows, text = self.volumes(), io.StringIO()
         writer = csv.DictWriter(text, list(rows[0]) if rows else [], delimiter=delimiter, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(map(texts, rows))
         return text.getvalue()
 
     def save_volumes(self, path):

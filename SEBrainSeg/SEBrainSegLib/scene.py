@@ -19,7 +19,7 @@ from . import bundled, user_models
 from .errors import SEBrainSegError
 from .parameters import Parameters
 from .segmentation import Segmentation
-from .structures import Code, Structure
+from .structures import Code, Structure, selected, structures
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
 RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -94,15 +94,35 @@ def refuse_unusable(volume, bundled=False):
 def voxels_of(volume):
     """Return what tells the voxels of a volume node from others: size, type and checksum.
 
-    Not the time of their modification, which also moves when nothing has changed.
+    Not the time of their modification, which also moves when nothing has changed. They are those of the volume as
+    Slicer would read it from a file: see :func:`right_handed`.
 
     Raises:
         SEBrainSegError: see :func:`problem`.
     """
     refuse_unusable(volume)
     data = volume.GetImageData()
-    voxels = vtk_to_numpy(data.GetPointData().GetScalars())
+    voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+    if is_left_handed(volume):
+        voxels = voxels[::-1]
     return data.GetDimensions(), str(voxels.dtype), zlib.crc32(np.ascontiguousarray(voxels))
+
+
+def is_left_handed(volume):
+    """Whether the axes of a volume node are left-handed."""
+    return np.linalg.det(voxel_to_ras(volume)[:3, :3]) < 0
+
+
+def right_handed(volume):
+    """Return :func:`voxel_to_ras` as it will be once the volume was saved and read again, 4x4.
+
+    Slicer turns the last axis of a left-handed volume, and its voxels with it.
+    """
+    matrix = voxel_to_ras(volume)
+    if is_left_handed(volume):
+        matrix[:3, 3] += matrix[:3, 2] * (volume.GetImageData().GetDimensions()[2] - 1)
+        matrix[:3, 2] *= -1
+    return matrix
 
 
 def image_of(volume):
@@ -132,12 +152,14 @@ def choice_of(parameters):
     The device is no part of it, the weights are: a network that was trained anew is another.
     """
     fields = {name: value for name, value in asdict(parameters).items() if name != "device"}
-    fields["structures"] = ", ".join(sorted(" ".join(part.split()) for part in parameters.structures.split(",")))
     if parameters.model:
         with contextlib.suppress(SEBrainSegError, OSError):
             file = user_models.path_of(parameters.model).stat()
             fields["weights"] = [file.st_size, file.st_mtime_ns]
     else:
+        with contextlib.suppress(SEBrainSegError):
+            chosen = selected(parameters.structures)
+            fields["structures"] = "" if chosen == structures() else ", ".join(each.name for each in chosen)
         known = bundled.checksums()
         fields["weights"] = [known.get(f"{name}.pt", "")[:12] for name in parameters.networks]
     return json.dumps(fields, sort_keys=True)
@@ -154,7 +176,7 @@ def mark(node, volume, kind, parameters, voxels=None):
     node.SetAttribute(KIND, kind)
     node.SetAttribute(CHOICE, choice_of(parameters))
     node.SetAttribute(VOXELS, str(voxels or voxels_of(volume)))
-    node.SetAttribute(GRID, json.dumps(voxel_to_ras(volume).round(6).ravel().tolist()))
+    node.SetAttribute(GRID, json.dumps(right_handed(volume).round(6).ravel().tolist()))
     node.SetNodeReferenceID(VOLUME, volume.GetID())
 
 
@@ -176,7 +198,7 @@ def find(volume, kind, parameters):
     nodes = [node for node in nodes if node.GetAttribute(CHOICE) == choice]
     if not nodes or problem(volume, bundled=False):
         return None
-    voxels, grid = str(voxels_of(volume)), voxel_to_ras(volume).ravel()
+    voxels, grid = str(voxels_of(volume)), right_handed(volume).ravel()
 
     def fits(node):
         return node.GetAttribute(VOXELS) == voxels and np.allclose(

@@ -8,7 +8,6 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from .differences import compare
-from .parameters import Variant
 from .scene import (
     CHANNELS,
     COMPARISON,
@@ -26,12 +25,13 @@ from .scene import (
     refuse_changed,
     stand_beside,
 )
+from .volumes import texts
 
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
 
-# What the columns of the table of volumes are called where people read them.
-COLUMNS = {
+# What the columns of the table of volumes are called in the panel.
+TITLES = {
     "structure": "Structure",
     "left_ml": "Left (ml)",
     "right_ml": "Right (ml)",
@@ -117,7 +117,11 @@ def add_table(node, name, columns):
 
 def add_volumes(segmentation, rows):
     """Add the table node of :func:`.volumes.rows` beside the segmentation node that they are about."""
-    columns = {COLUMNS.get(name, name): [row[name] for row in rows] for name in rows[0]} if rows else {}
+    columns = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        words = any(isinstance(value, str) for value in values)
+        columns[TITLES[name]] = [texts(row)[name] for row in rows] if words else [round(value, 3) for value in values]
     return add_table(segmentation, f"{segmentation.GetName()} volumes", columns)
 
 
@@ -171,7 +175,9 @@ def columns_of(differences):
     for index, title in enumerate(titles):
         columns[f"{title} (ml)"] = [round(float(row[index]), 3) for row in differences.volumes]
     for index, (one, other) in enumerate(differences.pairs):
-        columns[f"Dice {titles[one]} / {titles[other]}"] = [round(float(row[index]), 3) for row in differences.dice]
+        # Not a number where neither found the structure.
+        values = [round(float(row[index]), 3) for row in differences.dice]
+        columns[f"Dice {titles[one]} / {titles[other]}"] = ["" if value != value else value for value in values]
     columns["Largest difference (ml)"] = [round(float(value), 3) for value in differences.largest]
     return columns
 
@@ -210,20 +216,20 @@ def add_channels(volume, excitation, parameters, voxels=None):
     return chart
 
 
-def kinds_of_maps(parameters, block, confidence):
-    """The kinds of the nodes that show the confidence and a block's excitation, in the order of :func:`add_maps`."""
-    kinds = [CONFIDENCE] if confidence else []
-    if block and parameters.se in (Variant.SSE.value, Variant.SCSE.value):
-        kinds.append(f"{SPATIAL} {block}")
-    if block and parameters.se in (Variant.CSE.value, Variant.SCSE.value):
-        kinds.append(f"{CHANNELS} {block}")
-    return kinds
-
-
 def find_maps(volume, parameters, block, confidence):
-    """Return the nodes of these maps as they were made before, or ``()`` if any is missing."""
-    nodes = tuple(find(volume, kind, parameters) for kind in kinds_of_maps(parameters, block, confidence))
-    return () if None in nodes else nodes
+    """Return the nodes of the confidence and of a block's excitation as they were made before, in the order of
+    :func:`add_maps`, or ``()`` if any is missing."""
+    found = {kind: find(volume, kind, parameters) for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")}
+    confident, spatial, channels = found.values()
+    spatially, by_channels = (parameters.se in names for names in (("sse", "scse"), ("cse", "scse")))
+    if parameters.model:
+        # Whatever blocks it has: its excitation was added whole.
+        spatially, by_channels = spatial is not None, spatial is None or channels is not None
+    wanted = [confident] if confidence else []
+    if block:
+        wanted += [spatial] if spatially else []
+        wanted += [channels] if by_channels else []
+    return () if None in wanted else tuple(wanted)
 
 
 def add_maps(volume, segmentation, voxels=None):

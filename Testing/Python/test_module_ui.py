@@ -26,6 +26,7 @@ from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
 from SEBrainSegLib import bundled, resources  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
+from SEBrainSegLib.facts import Facts  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.segmentation import Excitation, Segmentation  # noqa: E402
 from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
@@ -334,7 +335,9 @@ def module(application, monkeypatch):
         ScriptedLoadableModuleLogic=ScriptedLoadableModuleLogic,
         ScriptedLoadableModuleTest=ScriptedLoadableModuleTest,
     )
-    monkeypatch.setitem(sys.modules, "qt", module_of(**vars(QtCore), **PYTHONQT))
+    # PySide6 makes its classes when they are asked for.
+    qt = module_of(**PYTHONQT, __getattr__=lambda name: getattr(QtCore, name))
+    monkeypatch.setitem(sys.modules, "qt", qt)
     monkeypatch.setitem(sys.modules, "slicer.util", util)
     monkeypatch.setitem(sys.modules, "slicer.i18n", translation)
     monkeypatch.setitem(sys.modules, "slicer.ScriptedLoadableModule", base)
@@ -407,6 +410,7 @@ def widget(module, monkeypatch):
     """The panel, shown, with torch there and the child processes not."""
     monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
     monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", Search)
+    monkeypatch.setattr("SEBrainSegLib.facts.facts", lambda parameters: Facts(1234567, 2.85, 0.824, 21.4))
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     return widget
@@ -1110,18 +1114,79 @@ def test_the_console_compares_variants(module, segment):
         logic.compare(node, ["none", "x"])
 
 
-def test_the_whole_path_with_a_real_child_process(module, application, monkeypatch):
-    # An even volume: the child must read it, find nothing to segment in it and say so.
+@pytest.fixture
+def real(module, application, monkeypatch):
+    """The panel with its real child processes."""
     monkeypatch.setattr(module.shutil, "which", lambda name: None)  # The Python of the tests, not some Slicer's.
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
-    widget.parameterNode.volume = volume()
-    widget.ui.applyButton.click()
-    assert widget.presenter.run.running
+    yield widget
+    widget.cleanup()
+
+
+def wait_for(application, condition):
+    """Let Qt handle its events until it holds."""
     end = time.time() + 600
-    while widget.presenter.run.running:
+    while not condition():
         assert time.time() < end, "waited in vain"
         application.processEvents()
         time.sleep(0.01)
-    assert "same value" in widget.ui.statusLabel.text
+
+
+def test_a_real_child_process_says_what_is_wrong(real, application):
+    # An even volume: the child must read it, find nothing to segment in it and say so.
+    real.parameterNode.volume = volume()
+    real.ui.applyButton.click()
+    assert real.presenter.run.running
+    wait_for(application, lambda: not real.presenter.run.running)
+    assert "same value" in real.ui.statusLabel.text
     assert segmentations() == 0
+
+
+def test_the_whole_path_with_a_real_child_process(real, application, models, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from SEBrainSegLib.model import write_model
+    from SEBrainSegLib.networks import UNet
+
+    charts = []
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=charts.append))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    torch.manual_seed(0)
+    arguments = {"classes": 2, "width": 2, "kernel": 3, "depth": 2, "se": "scse"}
+    write_model(models / "liver.pt", UNet(**arguments), {"architecture": "unet", **arguments}, "axial", table=(LIVER,))
+    node = volume(size=(32, 24, 4))
+    scalars = node.GetImageData().GetPointData().GetScalars()
+    for index in range(scalars.GetNumberOfTuples()):
+        scalars.SetTuple1(index, index % 32)
+    real.enter()
+    real.parameterNode.volume = node
+    real.ui.networkComboBox.setCurrentText("liver (user-trained)")
+    real.ui.blockComboBox.setCurrentText("decoder 1")
+    real.ui.confidenceCheckBox.click()
+    real.ui.mapsButton.click()
+    seen = set()
+    wait_for(application, lambda: seen.add(real.ui.progressBar.value) or not real.presenter.run.running)
+    assert "computed on" in real.ui.statusLabel.text, real.ui.statusLabel.text
+    assert segmentations() == 1 and len(seen) > 2
+    names = [each.GetName() for each in charts] + [real.ui.resultLabel.text]
+    assert names == ["T1 channels decoder 1 (liver)", "T1 structures (liver)"]
+    confidence = slicer.mrmlScene.GetFirstNodeByName("T1 confidence (liver)")
+    assert confidence.GetImageData().GetDimensions() == (32, 24, 4)
+    low, high = confidence.GetImageData().GetScalarRange()
+    assert 0.5 <= low <= high <= 1
+    assert slicer.mrmlScene.GetFirstNodeByName("T1 spatial decoder 1 (liver)") is not None
+    assert "as last time" in real.ui.factsLabel.text
+    real.ui.mapsButton.click()
+    real.ui.applyButton.click()
+    assert not real.presenter.run.running and len(charts) == 2 and segmentations() == 1
+    wait_for(application, lambda: real.presenter.devices is not None)
+
+
+def test_a_real_child_process_is_gone_when_cancelled(real, application):
+    real.parameterNode.volume = volume()
+    real.ui.applyButton.click()
+    process = real.presenter.run.process.process
+    application.processEvents()
+    real.ui.cancelButton.click()
+    assert process.state() == QtCore.QProcess.NotRunning and not real.presenter.run.running
+    assert "cancelled" in real.ui.statusLabel.text and real.ui.applyButton.enabled and segmentations() == 0

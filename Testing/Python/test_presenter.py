@@ -567,7 +567,7 @@ def test_surfaces_can_be_cancelled_or_lose_their_node(all_of_it):
 def test_volumes_are_copied_saved_and_added(all_of_it, tmp_path):
     it = all_of_it
     segment(it)
-    assert it.presenter.volumes_text() == "structure\tleft_ml\tremark\nHippocampus\t4.0\t\nBrain Stem\t\ta, b\n"
+    assert it.presenter.volumes_text() == "structure\tleft_ml\tremark\nHippocampus\t4.000\t\nBrain Stem\t\ta, b\n"
     path = tmp_path / "volumes.csv"
     it.presenter.save_volumes(str(path))
     assert path.read_text(encoding="utf-8").splitlines()[2] == 'Brain Stem,,"a, b"' and "Saved" in state(it).status

@@ -85,7 +85,9 @@ def labels_like(image, marked=()):
 
 def result_of(labels, table=None, **fields):
     """A segmentation of these labels, by U-Net scSE."""
-    return Segmentation(labels, {}, "cpu", table or structures(), **{"parameters": Parameters(), **fields})
+    table = table or structures()
+    volumes = {structure.label: 0.0 for structure in table}
+    return Segmentation(labels, volumes, "cpu", table, **{"parameters": Parameters(), **fields})
 
 
 def segmented(scene, marked=(), **volume):
