@@ -194,7 +194,7 @@ def add_channels(volume, excitation, parameters, voxels=None):
     name = f"{volume.GetName()} {kind} ({parameters.title})"
     columns = {"Channel": list(range(1, len(mean) + 1)), **{title: list(line) for title, line in lines.items()}}
     with all_or_nothing(volume) as scene:
-        table = add_table(volume, name, columns)
+        table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
         for title in lines:
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
