@@ -17,9 +17,8 @@ def block_named(network, name):
     blocks.update({f"decoder {number}": each.se for number, each in enumerate(network.decoders, start=1)})
     if blocks.get(name) is None:
         there = ", ".join(each for each, block in blocks.items() if block is not None)
-        raise SEBrainSegError(
-            f"This network has no squeeze & excitation block '{name}': {f'choose one of {there}' if there else 'none'}."
-        )
+        advice = f"choose one of {there}" if there else "it has none"
+        raise SEBrainSegError(f"This network has no squeeze & excitation block '{name}': {advice}.")
     return blocks[name]
 
 

@@ -1,0 +1,148 @@
+"""Comparing variants, tables of volumes, remarks and jobs, on labels counted by hand."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from SEBrainSegLib import SEBrainSegError, expectations, volumes
+from SEBrainSegLib.differences import compare
+from SEBrainSegLib.expectations import Range, remarks
+from SEBrainSegLib.facts import facts
+from SEBrainSegLib.job import Job, excitation_blocks
+from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.segmentation import Segmentation
+from SEBrainSegLib.structures import GROUPS, selected, structures
+from SEBrainSegLib.volumes import volumes_of
+
+HIPPOCAMPI = selected("Hippocampus")
+
+
+def segmentation(labels, structures=HIPPOCAMPI, **fields):
+    """Of a row of labels, in voxels of 10 x 10 x 10 mm."""
+    image = sitk.GetImageFromArray(np.array(labels, np.uint8).reshape(1, 1, -1))
+    image.SetSpacing((10.0, 10.0, 10.0))
+    image.SetOrigin((5.0, -3.0, 2.0))
+    return Segmentation(image, volumes_of(image, structures), "cpu", structures, **fields)
+
+
+def test_variants_are_compared_voxel_by_voxel():
+    found = compare(
+        [
+            segmentation([17, 17, 17, 53, 0, 53], parameters=Parameters(se="none")),
+            segmentation([17, 17, 0, 53, 53, 17], parameters=Parameters(se="cse")),
+            segmentation([17, 0, 0, 53, 53, 0], parameters=Parameters(se="scse")),
+        ]
+    )
+    assert found.titles == ("U-Net", "U-Net cSE", "U-Net scSE")
+    np.testing.assert_array_equal(found.volumes, [[3, 3, 1], [2, 2, 2]])
+    np.testing.assert_array_equal(found.largest, [2, 0])
+    assert found.pairs == ((0, 1), (0, 2), (1, 2))
+    np.testing.assert_allclose(found.dice, [[4 / 6, 2 / 4, 2 / 4], [2 / 4, 2 / 4, 4 / 4]])
+    # The last voxel got three different labels: two are not the commonest, whichever that is.
+    assert sitk.GetArrayFromImage(found.disagreement).ravel().tolist() == [0, 1, 1, 0, 1, 2]
+    assert found.disagreement.GetOrigin() == (5.0, -3.0, 2.0)
+    consensus = found.consensus()
+    assert sitk.GetArrayFromImage(consensus.labels).ravel().tolist() == [17, 17, 0, 53, 53, 53]
+    assert consensus.volumes == {17: 2.0, 53: 3.0}
+
+
+def test_what_neither_variant_found_has_no_dice():
+    found = compare([segmentation([17, 0]), segmentation([17, 17])])
+    assert np.isnan(found.dice[1, 0]) and found.dice[0, 0] == pytest.approx(2 / 3)
+
+
+def test_what_cannot_be_compared_is_refused():
+    one = segmentation([17, 0])
+    with pytest.raises(SEBrainSegError, match="two or more"):
+        compare([one])
+    for other in (segmentation([17, 0, 0]), segmentation([17, 0], selected("Thalamus"))):
+        with pytest.raises(SEBrainSegError, match="not of one volume"):
+            compare([one, other])
+
+
+def test_rows_of_the_table():
+    found = segmentation(
+        [17, 17, 17, 53, 16], selected("hippocampus, brain stem"), confidences={17: 0.9, 53: 0.5, 16: 0.7}
+    )
+    stem, hippocampus = volumes.rows(found)
+    assert [hippocampus[name] for name in ("structure", "left_ml", "right_ml", "total_ml")] == ["Hippocampus", 3, 1, 4]
+    assert hippocampus["asymmetry_percent"] == pytest.approx(100)  # 2 ml of a mean of 2
+    assert hippocampus["confidence"] == pytest.approx((3 * 0.9 + 0.5) / 4)
+    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", 0.7, ""]
+    assert volumes.texts(hippocampus)["asymmetry_percent"] == "100.0"
+
+
+def test_nothing_found_makes_no_numbers_up():
+    (row,) = volumes.rows(segmentation([0, 0]))
+    assert (row["total_ml"], row["asymmetry_percent"], row["confidence"]) == (0, "", "")
+
+
+@pytest.fixture
+def expected(monkeypatch):
+    known = {("freesurfer", each.label): Range(3, 0.02, 0.05, 0.8) for each in structures()}
+    monkeypatch.setattr(expectations, "ranges", lambda: known)
+
+
+def whole_brain(**ml):
+    """A segmentation of 1000 ml in all, each structure of ``1000 / 31`` but for those named, as in ``l17=5``."""
+    found = {each.label: 1000 / 31 for each in structures()}
+    found.update({int(name[1:]): value for name, value in ml.items()})
+    return replace(segmentation([0], structures()), volumes=found)
+
+
+def test_what_held_out_scans_never_gave_is_remarked_upon(expected):
+    assert remarks(whole_brain()) == {}
+    assert remarks(whole_brain(l17=11)) == {}
+    assert remarks(whole_brain(l17=8))[17].startswith("much smaller than in all of 3 held-out scans")
+    assert remarks(whole_brain(l17=130))[17].startswith("much larger than")
+    assert remarks(whole_brain(l17=0))[17].startswith("not found, unlike in all of 3")
+    unsure = replace(whole_brain(l17=8), confidences={17: 0.69, 53: 0.71})
+    assert remarks(unsure)[17].startswith("much smaller than and less certain than")
+    assert list(remarks(unsure)) == [17]
+    remark = {row["structure"]: row["remark"] for row in volumes.rows(whole_brain(l17=8))}
+    assert remark["Hippocampus"].startswith("left: much smaller") and remark["Amygdala"] == ""
+
+
+def test_what_was_never_measured_is_not_remarked_upon(expected):
+    for parameters in (Parameters(model="mine"), Parameters(protocol="manual")):
+        assert remarks(replace(whole_brain(l17=1), parameters=parameters)) == {}
+    # Of a part of the structures nobody knows the share.
+    assert remarks(segmentation([17, 0, 0])) == {}
+
+
+def test_structures_are_selected_by_name_side_group_or_label():
+    def names(text):
+        return [each.name for each in selected(text)]
+
+    assert names("") == names(" , ") == [each.name for each in structures()]
+    assert names("Left Hippocampus") == names("left_hippocampus") == names("17") == ["Left Hippocampus"]
+    assert names("amygdala,LEFT HIPPOCAMPUS") == ["Left Hippocampus", "Left Amygdala", "Right Amygdala"]
+    assert len(names("deep grey matter")) == 16 and len(names("Ventricles")) == 6
+    assert sorted(name for group in GROUPS for name in names(group)) == sorted(names(""))
+    with pytest.raises(SEBrainSegError, match="no structure 'hipocampus': choose from .*Hippocampus"):
+        selected("hipocampus")
+
+
+def test_a_selection_is_part_of_the_choice():
+    assert "'hipocampus'" in Parameters(structures="hipocampus").problem()
+    assert not Parameters(structures="Hippocampus").problem()
+
+
+def test_jobs():
+    job = Job((Parameters(se="sSE", structures="Thalamus"), Parameters(view="all")), True, "decoder 4")
+    assert Job.from_json(job.to_json()) == job and not job.problem()
+    assert "choose a network" in Job(()).problem()
+    assert Job((Parameters(), Parameters(se="x"))).problem().startswith("Unknown squeeze")
+    assert "U-Net has no squeeze & excitation blocks" in Job((Parameters(se="none"),), excitation="encoder 1").problem()
+    assert "no block 'encoder 5'" in Job(excitation="encoder 5").problem()
+    with pytest.raises(SEBrainSegError):
+        Job(()).checked()
+    assert excitation_blocks(Parameters(se="none")) == () and "decoder 4" in excitation_blocks(Parameters(se="cse"))
+
+
+def test_facts_are_those_of_bundled_networks():
+    assert facts(Parameters(model="mine")) is None
+    assert facts(Parameters(se="none")).increase == 0
+    assert facts(Parameters(se="scse")).parameters > facts(Parameters(se="cse")).parameters

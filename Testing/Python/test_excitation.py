@@ -1,0 +1,162 @@
+"""Recalibration maps and confidences against NumPy written out by hand, on small random networks."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from SEBrainSegLib import SEBrainSegError, inference, segment, zoo
+from SEBrainSegLib.inference import look
+from SEBrainSegLib.model import Model
+from SEBrainSegLib.networks import NETWORKS
+from SEBrainSegLib.structures import structures, unsided_classes
+from test_inference import GRIDS, centred, phantom
+
+CPU = torch.device("cpu")
+# Neither side of a slice is a multiple of 16, and the slices are no multiple of a batch.
+SHAPE = (37, 9, 45)
+
+
+def network(se, architecture="unet", seed=0):
+    torch.manual_seed(seed)
+    return NETWORKS[architecture](classes=32, width=6, kernel=3, se=se).eval()
+
+
+def model(se, view="coronal", seed=0):
+    return Model(network(se, seed=seed), view, structures())
+
+
+@pytest.fixture
+def array():
+    return np.random.default_rng(1).random(SHAPE, dtype=np.float32)
+
+
+def feature_maps(network, block, array):
+    """What goes into an SE block for every coronal slice, ``(slices, C, h, w)``, each slice by itself."""
+    kept = []
+    handle = block.convolutions.register_forward_hook(lambda module, inputs, output: kept.append(output.numpy()))
+    padded = np.pad(np.moveaxis(array, 1, 0), [(0, 0), (0, 48 - 37), (0, 48 - 45)])
+    with torch.inference_mode():
+        for one in padded:
+            network(torch.from_numpy(one)[None, None])
+    handle.remove()
+    return np.concatenate(kept)
+
+
+def sigmoid(x):
+    return 1 / (1 + np.exp(-x))
+
+
+@pytest.mark.parametrize("name, scale", [("decoder 4", 1), ("encoder 1", 1), ("encoder 3", 4), ("decoder 1", 8)])
+def test_spatial_excitation_is_that_of_the_paper(array, name, scale):
+    toy = model("scse")
+    part, number = name.split()
+    block = getattr(toy.network, f"{part}s")[int(number) - 1]
+    u = feature_maps(toy.network, block, array)
+    weight, bias = block.se.spatial.w.weight.detach().numpy(), block.se.spatial.w.bias.detach().numpy()
+    expected = sigmoid(np.einsum("c,nchw->nhw", weight[0, :, 0, 0], u) + bias)
+    expected = np.kron(expected, np.ones((1, scale, scale)))[:, :37, :45]
+    found = look([toy], array, CPU, lambda fraction: None, excitation=name).spatial
+    np.testing.assert_allclose(np.moveaxis(found, 1, 0), expected, atol=1e-6)
+    assert np.ptp(found) > 1e-4
+
+
+def test_channel_excitation_is_that_of_the_paper(array):
+    toy = model("cse")
+    block = toy.network.encoders[1]
+    z = feature_maps(toy.network, block, array).mean(axis=(2, 3))
+    w1, b1, w2, b2 = (value.detach().numpy() for value in block.se.parameters())
+    expected = sigmoid(np.maximum(z @ w1.T + b1, 0) @ w2.T + b2)
+    found = look([toy], array, CPU, lambda fraction: None, excitation="encoder 2")
+    assert found.spatial is None
+    np.testing.assert_allclose(found.channels, expected, atol=1e-6)
+
+
+def test_to_look_changes_nothing_and_costs_no_pass(array):
+    passes = []
+    for se in ("cse", "sse", "scse"):
+        toy = model(se)
+        passes.clear()
+        handle = toy.network.register_forward_hook(lambda *_: passes.append(1))
+        plain = look([toy], array, CPU, lambda fraction: None)
+        alone = len(passes)
+        seen = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+        assert len(passes) == 2 * alone
+        np.testing.assert_array_equal(seen.classes, plain.classes)
+        assert plain.confidence is None and plain.spatial is None and plain.channels is None
+        handle.remove()
+        # Nothing stays behind that would go on recording.
+        assert not any(module._forward_hooks for module in toy.network.modules())
+
+
+def test_a_block_that_is_not_there_is_named(array):
+    with pytest.raises(SEBrainSegError, match="'bottleneck': choose one of encoder 1, .*, decoder 4"):
+        look([model("sse")], array, CPU, lambda fraction: None, excitation="bottleneck")
+    with pytest.raises(SEBrainSegError, match="no squeeze & excitation block 'decoder 4': it has none"):
+        look([model("none")], array, CPU, lambda fraction: None, excitation="decoder 4")
+
+
+def test_confidence_is_the_winning_softmax_probability(array):
+    toy = model("scse")
+    padded = np.pad(np.moveaxis(array, 1, 0), [(0, 0), (0, 48 - 37), (0, 48 - 45)])
+    with torch.inference_mode():
+        logits = toy.network(torch.from_numpy(padded)[:, None]).numpy()[:, :, :37, :45].astype(float)
+    powers = np.exp(logits)
+    expected = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
+    found = look([toy], array, CPU, lambda fraction: None, confidence=True)
+    np.testing.assert_allclose(np.moveaxis(found.confidence, 1, 0), expected, atol=1e-5)
+    np.testing.assert_array_equal(np.moveaxis(found.classes, 1, 0), logits.argmax(axis=1))
+
+
+def test_confidence_of_three_views_is_that_of_their_mean(array):
+    models = [model("scse", view, seed) for seed, view in enumerate(inference.VIEW_WEIGHTS)]
+    mean = 0
+    for each in models:
+        axis = {"coronal": 1, "axial": 0, "sagittal": 2}[each.view]
+        slices = np.moveaxis(array, axis, 0)
+        rows, columns = slices.shape[1:]
+        padded = np.pad(slices, [(0, 0), (0, -rows % 16), (0, -columns % 16)])
+        with torch.inference_mode():
+            powers = np.exp(each.network(torch.from_numpy(padded)[:, None]).numpy()[:, :, :rows, :columns])
+        probabilities = np.moveaxis(powers / powers.sum(axis=1, keepdims=True), 0, axis + 1)
+        if each.view == "sagittal":
+            probabilities = probabilities[unsided_classes()[:32]]
+        mean = mean + inference.VIEW_WEIGHTS[each.view] * probabilities
+    found = look(models, array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+    np.testing.assert_allclose(found.confidence, mean.max(axis=0), atol=3 / 255)
+    # The recalibration map is the coronal network's.
+    coronal = look(models[:1], array, CPU, lambda fraction: None, excitation="decoder 4")
+    np.testing.assert_array_equal(found.spatial, coronal.spatial)
+
+
+def test_maps_lie_on_the_scans_own_grid(monkeypatch):
+    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
+    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    found = {}
+    for grid in ("RAS", "LIA"):
+        matrix, size = GRIDS[grid]
+        image = phantom(centred(matrix, size), size)
+        found[grid] = segment(image, device="cpu", confidence=True, excitation="decoder 4")
+        for each in (found[grid].confidence, found[grid].excitation.spatial):
+            assert each.GetSize() == image.GetSize() and each.GetDirection() == image.GetDirection()
+            assert each.GetOrigin() == image.GetOrigin() and each.GetPixelID() == sitk.sitkFloat32
+            values = sitk.GetArrayFromImage(each)
+            assert 0 <= values.min() and values.max() <= 1 and np.ptp(values) > 0.01
+    # The same place of the same head, however its file is oriented.
+    for point in ((10.5, -3.5, 7.5), (-21.5, 12.5, -8.5)):
+        for which in (lambda each: each.confidence, lambda each: each.excitation.spatial):
+            here, there = (which(found[grid]) for grid in ("RAS", "LIA"))
+            values = [each[each.TransformPhysicalPointToIndex(point)] for each in (here, there)]
+            assert values[0] == pytest.approx(values[1], abs=1e-4)
+
+
+def test_mean_confidence_of_a_structure(monkeypatch):
+    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
+    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    image = phantom(centred(np.eye(3), (80, 96, 76)), (80, 96, 76))
+    found = segment(image, device="cpu", confidence=True)
+    labels, sure = sitk.GetArrayFromImage(found.labels), sitk.GetArrayFromImage(found.confidence)
+    present = set(np.unique(labels)) - {0}
+    assert present and set(found.confidences) == present
+    for label in present:
+        assert found.confidences[label] == pytest.approx(sure[labels == label].mean(), abs=1e-4)
