@@ -146,7 +146,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Build the panel when the module is first shown."""
-        from SEBrainSegLib import scene, scene_maps, scene_sequences, volumes
+        from SEBrainSegLib import scene, scene_maps, scene_results, scene_sequences, volumes
         from SEBrainSegLib.background import BackgroundSegmentation
         from SEBrainSegLib.facts import facts
         from SEBrainSegLib.presenter import Presenter
@@ -159,7 +159,14 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = SEBrainSegLogic()
         self.presenter = Presenter(
-            scene, scene_maps, scene_sequences, Surroundings(self.logic), facts, volumes.rows, changed=self.update
+            scene,
+            scene_results,
+            scene_maps,
+            scene_sequences,
+            Surroundings(self.logic),
+            facts,
+            volumes.rows,
+            changed=self.update,
         )
         self.presenter.run = BackgroundSegmentation(
             QtProcess,

@@ -35,7 +35,7 @@ class Run(Protocol):
 
 
 class Scene(Protocol):
-    """Segmentation nodes, as :mod:`.scene` has them; nodes are handed on and never looked into."""
+    """Volume nodes and new segmentation nodes, as :mod:`.scene` has them; nodes are handed on and never looked into."""
 
     def problem(self, volume, bundled): ...
     def is_there(self, node): ...
@@ -44,6 +44,11 @@ class Scene(Protocol):
     def find(self, volume, kind, parameters): ...
     def add_segmentation(self, volume, segmentation, voxels): ...
     def remember_confidences(self, node, segmentation): ...
+
+
+class Results(Protocol):
+    """Segmentation nodes that are there, as :mod:`.scene_results` has them."""
+
     def show_only(self, node): ...
     def segmentation_of(self, node): ...
     def groups_shown(self, node): ...
@@ -172,6 +177,7 @@ class Presenter:
 
     Args:
         scene: a :class:`Scene`.
+        results: :class:`Results`.
         maps: a :class:`Maps`.
         sequences: a :class:`Sequences`.
         surroundings: the :class:`Surroundings`.
@@ -183,8 +189,9 @@ class Presenter:
     :meth:`on_cancelled`, is to be set before anything else is called.
     """
 
-    def __init__(self, scene, maps, sequences, surroundings, facts, rows, changed):
-        self.scene, self.maps, self.sequences, self.surroundings = scene, maps, sequences, surroundings
+    def __init__(self, scene, results, maps, sequences, surroundings, facts, rows, changed):
+        self.scene, self.results, self.maps, self.sequences = scene, results, maps, sequences
+        self.surroundings = surroundings
         self.facts_of, self.rows_of, self.changed = facts, rows, changed
         self.run = None
         self.choices = None
@@ -229,7 +236,7 @@ class Presenter:
         return self.scene.find(choices.volume, "segmentation", choices.parameters)
 
     def show_again(self, node):
-        self.scene.show_only(node)
+        self.results.show_only(node)
         self.result = node
         self.outcome = _("Shown from an earlier run: '{name}'.").format(name=node.GetName())
 
@@ -319,8 +326,8 @@ class Presenter:
             devices=self.device_names(),
             blocks=self.blocks(),
             result_name="" if result is None else result.GetName(),
-            groups={} if result is None else self.scene.groups_shown(result),
-            in_3d=result is not None and self.scene.has_surfaces(result),
+            groups={} if result is None else self.results.groups_shown(result),
+            in_3d=result is not None and self.results.has_surfaces(result),
             has_sequence=has_sequence,
         )
 
@@ -429,7 +436,7 @@ class Presenter:
         for variant in self.ticked(self.variants()):
             parameters = replace(self.parameters, se=variant)
             node = self.scene.find(self.volume, "segmentation", parameters)
-            known[variant] = None if node is None else self.scene.segmentation_of(node)
+            known[variant] = None if node is None else self.results.segmentation_of(node)
             if known[variant] is None or known[variant].labels is None:
                 missing.append(parameters)
         task = Task(self.volume, Job(tuple(missing)), self.finish_compare, None, self.choices.consensus, known)
@@ -560,7 +567,7 @@ class Presenter:
     def finish_apply(self, task, segmentations):
         (segmentation,) = segmentations
         node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
-        self.scene.show_only(node)
+        self.results.show_only(node)
         self.result = node
         return _("Created '{name}', computed on {device}.").format(name=node.GetName(), device=segmentation.device)
 
@@ -575,7 +582,7 @@ class Presenter:
         compared = self.maps.add_compared(task.volume, segmentations, task.voxels, task.consensus)
         self.comparison = compared.table
         self.result = compared.consensus or compared.segmentations[-1]
-        self.scene.show_only(self.result)
+        self.results.show_only(self.result)
         self.maps.show_maps(task.volume, (compared.disagreement,))
         return _("Compared {count} variants: '{table}', and '{image}' over the volume.").format(
             count=len(segmentations), table=compared.table.GetName(), image=compared.disagreement.GetName()
@@ -590,7 +597,7 @@ class Presenter:
             node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
         else:
             self.scene.remember_confidences(node, segmentation)
-        self.scene.show_only(node)
+        self.results.show_only(node)
         self.result = node
         self.display(task.volume, nodes)
         return _("Created {names}, computed on {device}.").format(names=names_of(nodes), device=segmentation.device)
@@ -621,7 +628,7 @@ class Presenter:
     def show_group(self, group, visible):
         """Show or hide a group of structures of the result."""
         if self.scene.is_there(self.result):
-            self.scene.show_group(self.result, group, visible)
+            self.results.show_group(self.result, group, visible)
             self.changed()
 
     def show_3d(self, visible):
@@ -632,7 +639,7 @@ class Presenter:
         if visible:
             self.making_surfaces, self.stopped = True, False
             try:
-                for fraction, name in self.scene.make_surfaces(node):
+                for fraction, name in self.results.make_surfaces(node):
                     self.say(fraction, _("Making surfaces: {name}").format(name=name))
                     if self.stopped or not self.scene.is_there(node):
                         visible = False
@@ -640,14 +647,14 @@ class Presenter:
             finally:
                 self.making_surfaces = False
         if self.scene.is_there(node):
-            self.scene.show_surfaces(node, visible)
+            self.results.show_surfaces(node, visible)
             self.outcome = _("The 3D view was cancelled.") if self.stopped and not visible else self.outcome
         self.stopped = False
         self.changed()
 
     def volumes(self):
         """Return the rows of the result's table of volumes."""
-        return self.rows_of(self.scene.segmentation_of(self.result))
+        return self.rows_of(self.results.segmentation_of(self.result))
 
     def add_volumes(self):
         """Add the table of volumes to the scene, and show it."""

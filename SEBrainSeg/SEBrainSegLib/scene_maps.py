@@ -1,4 +1,4 @@
-"""The bridge to Slicer's scene, second part: maps as volume nodes, numbers as tables and plots; see :mod:`.scene`."""
+"""The bridge to Slicer's scene, third part: maps as volume nodes, numbers as tables and plots; see :mod:`.scene`."""
 
 from typing import NamedTuple
 

@@ -1,4 +1,4 @@
-"""The bridge to Slicer's scene, third part: volumes over time, and their segmentations; see :mod:`.scene`."""
+"""The bridge to Slicer's scene, fourth part: volumes over time, and their segmentations; see :mod:`.scene`."""
 
 import slicer
 

@@ -188,7 +188,7 @@ def all_of_it(monkeypatch, tmp_path):
     it = SimpleNamespace(scene=scene, maps=Maps(scene), sequences=Sequences(), surroundings=surroundings, run=Run())
     it.changes = []
     it.presenter = Presenter(
-        scene, it.maps, it.sequences, surroundings, facts, lambda node: ROWS, lambda: it.changes.append(1)
+        scene, scene, it.maps, it.sequences, surroundings, facts, lambda node: ROWS, lambda: it.changes.append(1)
     )
     it.presenter.run = it.run
     it.run.tell_cancelled = it.presenter.on_cancelled

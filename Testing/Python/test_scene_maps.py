@@ -1,4 +1,4 @@
-"""Maps, tables, plots and sequences in Slicer's own scene, and how they come back with it."""
+"""Results, maps, tables, plots and sequences in Slicer's own scene, and how they come back with it."""
 
 from dataclasses import replace
 
@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 import test_scene
-from SEBrainSegLib import scene_maps, scene_sequences
+from SEBrainSegLib import scene_maps, scene_results, scene_sequences
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.segmentation import Excitation
@@ -123,10 +123,10 @@ def test_only_our_own_are_hidden(scene):
     _, of_another_volume = segmented(scene)
     by_hand = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "By hand")
     by_hand.CreateDefaultDisplayNodes()
-    scene_of_slicer.show_only(first)
+    scene_results.show_only(first)
     shown = [node.GetDisplayNode().GetVisibility() for node in (first, second, of_another_volume, by_hand)]
     assert shown == [1, 0, 1, 1]
-    scene_of_slicer.show_only(second)
+    scene_results.show_only(second)
     assert (first.GetDisplayVisibility(), second.GetDisplayVisibility()) == (0, 1)
 
 
@@ -148,7 +148,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     table = scene_maps.comparison_of(volume)
     assert [each.GetName() for each in (node, *maps, table)] == names
     assert volume.GetParentTransformNode().GetName() == "Moved"
-    assert scene_of_slicer.segmentation_of(node).confidences == {17: 0.875}
+    assert scene_results.segmentation_of(node).confidences == {17: 0.875}
     confidence, spatial, chart = maps
     assert value_at(spatial, ras(OBLIQUE, INDEX)) == 0.25
     assert value_at(confidence, ras(OBLIQUE, INDEX)) == 0.5
@@ -157,7 +157,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     values = mean.GetTableNode().GetTable().GetColumnByName(mean.GetYColumnName())
     np.testing.assert_allclose(vtk_to_numpy(values), [0.2, 0.5, 0.75])
     # Shown as it was, and still found by what made it.
-    scene_of_slicer.show_only(node)
+    scene_results.show_only(node)
     other = scene_of_slicer.find(volume, "segmentation", NONE)
     assert node.GetDisplayVisibility() and not other.GetDisplayVisibility()
 
@@ -296,26 +296,26 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
 def test_groups_are_hidden_and_shown(scene):
     _, node = segmented(scene)
-    assert set(scene_of_slicer.groups_shown(node)) == set(GROUPS) and all(scene_of_slicer.groups_shown(node).values())
-    scene_of_slicer.show_group(node, "Deep grey matter", False)
+    assert set(scene_results.groups_shown(node)) == set(GROUPS) and all(scene_results.groups_shown(node).values())
+    scene_results.show_group(node, "Deep grey matter", False)
     display = node.GetDisplayNode()
     assert not display.GetSegmentVisibility("Left-Hippocampus")
     assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
-    hidden = [group for group, shown in scene_of_slicer.groups_shown(node).items() if not shown]
+    hidden = [group for group, shown in scene_results.groups_shown(node).items() if not shown]
     assert hidden == ["Deep grey matter"]
-    scene_of_slicer.show_group(node, "Deep grey matter", True)
+    scene_results.show_group(node, "Deep grey matter", True)
     assert display.GetSegmentVisibility("Left-Hippocampus")
 
 
 def test_volumes_are_those_of_the_segments_as_they_are(scene):
     volume, node = segmented(scene, {INDEX: 17, (2, 2, 2): 17})
-    found = scene_of_slicer.segmentation_of(node)
+    found = scene_results.segmentation_of(node)
     assert found.structures == structures() and found.parameters == SCSE
     assert found.volumes[17] == pytest.approx(2 * 0.9 * 1.3 * 2.1 / 1000)
     assert found.volumes[53] == 0
     labelmap = node.GetSegmentation().GetSegment("Left-Hippocampus").GetRepresentation("Binary labelmap")
     labelmap.SetScalarComponentFromDouble(2, 2, 2, 0, 53)
-    assert scene_of_slicer.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
+    assert scene_results.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
 
 
 @pytest.mark.parametrize("name", ["LPS", "oblique"])
@@ -325,7 +325,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
     labels = labels_like(scene_of_slicer.image_of(volume), marked)
     node = scene_of_slicer.add_segmentation(volume, result_of(labels))
     for again in range(2):
-        found = scene_of_slicer.segmentation_of(node).labels
+        found = scene_results.segmentation_of(node).labels
         for index, label in marked.items():
             place = (ras(GRIDS[name], index) * (-1, -1, 1)).tolist()
             assert found[found.TransformPhysicalPointToIndex(place)] == label
@@ -334,7 +334,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
             volume = saved_and_opened(scene, tmp_path)
             node = scene_of_slicer.find(volume, "segmentation", SCSE)
     scene.RemoveNode(volume)
-    assert scene_of_slicer.segmentation_of(node).labels is None
+    assert scene_results.segmentation_of(node).labels is None
 
 
 def test_a_left_handed_volume_is_still_itself_when_slicer_has_turned_an_axis(scene, tmp_path):
@@ -360,24 +360,24 @@ def test_surfaces_are_made_one_by_one(scene):
     array[2:6, 2:6, 2:5], array[7:10, 2:6, 2:5] = 17, 53
     labels = sitk.GetImageFromArray(array)
     node = scene_of_slicer.add_segmentation(volume, result_of(labels))
-    assert not scene_of_slicer.has_surfaces(node)
-    steps = list(scene_of_slicer.make_surfaces(node))
+    assert not scene_results.has_surfaces(node)
+    steps = list(scene_results.make_surfaces(node))
     assert len(steps) == 31 and steps[0][0] == 0 and steps[-1][0] < 1
-    scene_of_slicer.show_surfaces(node, True)
-    assert scene_of_slicer.has_surfaces(node)
+    scene_results.show_surfaces(node, True)
+    assert scene_results.has_surfaces(node)
     bounds = node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus").GetBounds()
     corner, end = ras(np.eye(3), (2, 2, 2)), ras(np.eye(3), (4, 5, 5))
     assert np.all(np.abs(np.array(bounds[::2]) - corner) < 2.1) and np.all(np.abs(np.array(bounds[1::2]) - end) < 2.1)
-    scene_of_slicer.show_surfaces(node, False)
-    assert not scene_of_slicer.has_surfaces(node)
+    scene_results.show_surfaces(node, False)
+    assert not scene_results.has_surfaces(node)
     assert node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus") is not None
 
 
 def test_surfaces_that_were_not_finished_are_dropped(scene):
     _, node = segmented(scene, {INDEX: 17})
-    next(steps := scene_of_slicer.make_surfaces(node))
+    next(steps := scene_results.make_surfaces(node))
     next(steps)
-    scene_of_slicer.show_surfaces(node, False)
+    scene_results.show_surfaces(node, False)
     assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
 
 
