@@ -1,7 +1,7 @@
 """The bridge to Slicer's scene: a volume node as an image, labels as a segmentation node.
 
-With its neighbours of the same first word, this is all of the library that needs Slicer; the core never imports them. What
-they add they mark, and by these marks they find it again, in a saved scene, too. They show, hide and remove nothing else.
+With its neighbours of the same first word it is all of the library that needs Slicer; the core never imports them. What
+they add they mark, and by these marks they find it again, in a saved scene, too. They change nothing else.
 """
 
 import contextlib
