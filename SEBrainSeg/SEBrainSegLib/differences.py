@@ -81,14 +81,22 @@ def compare(segmentations):
     if not all(alike):
         raise SEBrainSegError("These segmentations are not of one volume and the same structures; choose others.")
     arrays = np.stack([sitk.GetArrayViewFromImage(each.labels) for each in segmentations])
+    # Most voxels are background to all: what follows is about the others.
+    disputed = np.zeros(arrays[0].shape, bool)
+    for other in arrays[1:]:
+        disputed |= other != arrays[0]
+    given = arrays[:, disputed]
     # How many gave the voxel the label that each of them gave; the first of the largest wins.
-    votes = np.stack([(arrays == one).sum(axis=0, dtype=np.uint8) for one in arrays])
-    commonest = np.take_along_axis(arrays, votes.argmax(axis=0)[None], axis=0)[0]
+    votes = np.stack([(given == one).sum(axis=0, dtype=np.uint8) for one in given])
+    commonest, disagreement = arrays[0].copy(), np.zeros(disputed.shape, np.uint8)
+    commonest[disputed] = np.take_along_axis(given, votes.argmax(axis=0)[None], axis=0)[0]
+    disagreement[disputed] = len(arrays) - votes.max(axis=0)
     pairs = tuple(combinations(range(len(segmentations)), 2))
-    counts = np.array([np.bincount(one.ravel(), minlength=65536) for one in arrays])
+    agreed = np.bincount(arrays[0][~disputed], minlength=65536)
+    counts = [agreed + np.bincount(one, minlength=65536) for one in given]
     dice = np.full((len(first.structures), len(pairs)), np.nan)
     for column, (one, other) in enumerate(pairs):
-        common = np.bincount(arrays[one][arrays[one] == arrays[other]], minlength=65536)
+        common = agreed + np.bincount(given[one][given[one] == given[other]], minlength=65536)
         for row, structure in enumerate(first.structures):
             both = counts[one][structure.label] + counts[other][structure.label]
             if both:
@@ -105,6 +113,6 @@ def compare(segmentations):
         np.array([[each.volumes[structure.label] for each in segmentations] for structure in first.structures]),
         pairs,
         dice,
-        image_of(len(arrays) - votes.max(axis=0)),
+        image_of(disagreement),
         image_of(commonest),
     )

@@ -95,7 +95,12 @@ def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
             which = f"{title}: " if len(choices) > 1 else ""
             progress((number + fraction) / len(choices), which + message)
 
-        found.append(run_choice(image, job, parameters, prepared, step))
+        try:
+            found.append(run_choice(image, job, parameters, prepared, step))
+        except SEBrainSegError as error:
+            if len(choices) == 1:
+                raise
+            raise SEBrainSegError(f"{parameters.title}: {error}") from None
     return tuple(found)
 
 
@@ -186,8 +191,9 @@ def run_choice(image, job, parameters, prepared, step):
 
 def mean_by_label(values, classes, table, kept):
     """Return the mean of values over the voxels of every structure that was found, by label, of those to keep."""
-    sums = np.bincount(classes.ravel(), weights=values.ravel(), minlength=len(table) + 1)
-    counts = np.bincount(classes.ravel(), minlength=len(table) + 1)
+    labelled = classes > 0
+    sums = np.bincount(classes[labelled], weights=values[labelled], minlength=len(table) + 1)
+    counts = np.bincount(classes[labelled], minlength=len(table) + 1)
     means = {each.label: (sums[index], counts[index]) for index, each in enumerate(table, start=1) if each in kept}
     return {label: float(total / count) for label, (total, count) in means.items() if count}
 

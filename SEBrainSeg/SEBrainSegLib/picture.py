@@ -60,7 +60,7 @@ def positions_of_interest(labels, structures):
 
 def spacing_for(image, structures):
     """Millimetres along ``[S, A, R]``: a brain's own, or what shows anything else in :data:`RESOLUTION` pixels."""
-    if structures == brain_structures():
+    if set(structures) <= set(brain_structures()):
         return BRAIN_SPACING
     return (float(np.ptp(corners(image), axis=0).max()) / RESOLUTION,) * 3
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from scores import Values, digits, find_scans, labels_found, mean, score, spread, table
+from scores import Values, find_scans, labels_found, mean, model_checksum, score, spread, table
 from SEBrainSegLib import SEBrainSegError, zoo
 from SEBrainSegLib.networks import parameters
 from SEBrainSegLib.parameters import Architecture, Parameters, Protocol, Variant, View, values
@@ -75,9 +75,7 @@ def load(networks):
         except SEBrainSegError as error:
             print(f"{network.name} is left out: {error}", file=sys.stderr)
             continue
-        listed = zoo.checksums()
-        files = "".join(listed[zoo.model_name(network.architecture, network.se, view)] for view in network.views)
-        loaded[network.name] = modules, digits(files.encode())
+        loaded[network.name] = modules, model_checksum(network)
     return loaded
 
 

@@ -3,9 +3,10 @@
     python Testing/Benchmarks/facts.py [--freesurfer FILE ...] [--manual FILE ...] [--seconds NAME ...]
 
 Counts parameters. The Dice of a protocol is the mean over the scans and structures in the files that ``accuracy.py
---csv`` or ``comparison.py`` (values.csv) left. ``--seconds`` measures the CPU-seconds of ``sebrainseg`` on the bundled
-scan, from start to files written, of the choices named (such as ``unet-scse-all``; all if none is). What is not
-measured anew stays as it is in the file.
+--csv`` or ``comparison.py`` (values.csv) left; what the latter measured of a network that has changed since is left
+out. ``--seconds`` measures the CPU-seconds of ``sebrainseg`` with two threads on the bundled scan, brought to 256 x 256
+x 256 voxels of 1 mm, from start to files written, of the choices named (such as ``unet-scse-all``; all if none is).
+What is not measured anew stays as it is in the file.
 """
 
 import argparse
@@ -17,6 +18,9 @@ import tempfile
 from itertools import product
 from pathlib import Path
 
+import SimpleITK as sitk
+
+from scores import model_checksum
 from SEBrainSegLib import zoo
 from SEBrainSegLib.networks import NETWORKS, parameters
 from SEBrainSegLib.parameters import Architecture, Parameters, Variant, View, values
@@ -24,6 +28,7 @@ from SEBrainSegLib.resources import resource
 
 COLUMNS = ("network", "parameters", "increase_percent", "dice_freesurfer", "dice_manual", "seconds")
 SAMPLE = "SampleData/colin27_t1.nii.gz"
+SIDE = 256
 LIBRARY = Path(zoo.__file__).resolve().parent.parent
 
 
@@ -44,26 +49,45 @@ def counts_of(choice):
     return with_se, 100 * (with_se / plain - 1)
 
 
-def mean_dice(paths):
-    """Mean Dice by name over all rows of the files; a structure that neither had counts nowhere."""
-    found = {}
+def mean_dice(paths, protocol):
+    """Mean Dice by name over all rows of a protocol in the files; a structure that neither had counts nowhere."""
+    found, checksums = {}, {choice.name: model_checksum(choice) for choice in bundled()}
     for path in paths:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
-                if row["dice"] and row["dice"] != "nan":
-                    found.setdefault(row["network"], []).append(float(row["dice"]))
+                name, checksum = row["network"].removesuffix("-manual"), row.get("model_sha256")
+                current = checksum in (None, checksums.get(name))
+                meant = row.get("protocol", protocol) == protocol
+                if current and meant and row["dice"] and row["dice"] != "nan":
+                    found.setdefault(name, []).append(float(row["dice"]))
     return {name: sum(each) / len(each) for name, each in found.items()}
 
 
+def head():
+    """The bundled scan in the midst of 256 x 256 x 256 voxels of 1 mm."""
+    image = sitk.ReadImage(str(resource(SAMPLE)))
+    whole = sitk.Image([SIDE] * 3, image.GetPixelID())
+    whole.SetDirection(image.GetDirection())
+    centres = [
+        each.TransformContinuousIndexToPhysicalPoint([(size - 1) / 2 for size in each.GetSize()])
+        for each in (image, whole)
+    ]
+    whole.SetOrigin([there - here for there, here in zip(*centres)])
+    return sitk.Resample(image, whole)
+
+
 def cpu_seconds(choice):
-    """CPU-seconds of the command line on the bundled scan."""
-    command = [sys.executable, "-m", "SEBrainSegLib", str(resource(SAMPLE)), "--device", "cpu"]
+    """CPU-seconds of the command line on :func:`head`."""
+    command = [sys.executable, "-m", "SEBrainSegLib", "--device", "cpu"]
     command += ["--architecture", choice.architecture, "--se", choice.se, "--view", choice.view]
     paths = os.pathsep.join(filter(None, (str(LIBRARY), os.environ.get("PYTHONPATH"))))
-    before = os.times()
+    environment = {**os.environ, "PYTHONPATH": paths, "OMP_NUM_THREADS": "2"}
     with tempfile.TemporaryDirectory() as folder:
-        subprocess.run([*command, "-o", folder], check=True, env={**os.environ, "PYTHONPATH": paths})
-    after = os.times()
+        path = Path(folder) / "head.nii.gz"
+        sitk.WriteImage(head(), str(path))
+        before = os.times()
+        subprocess.run([*command, str(path)], check=True, env=environment)
+        after = os.times()
     return after.children_user + after.children_system - before.children_user - before.children_system
 
 
@@ -80,7 +104,7 @@ def main(argv=None):
     if path.exists():
         with open(path, newline="", encoding="utf-8") as file:
             before = {row["network"]: row for row in csv.DictReader(file)}
-    dice = {protocol: mean_dice(getattr(chosen, protocol)) for protocol in ("freesurfer", "manual")}
+    dice = {protocol: mean_dice(getattr(chosen, protocol), protocol) for protocol in ("freesurfer", "manual")}
     rows = []
     for choice in bundled():
         count, increase = counts_of(choice)

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
-from SEBrainSegLib import SEBrainSegError, segment  # noqa: E402
+from SEBrainSegLib import SEBrainSegError, segment, zoo  # noqa: E402
 from SEBrainSegLib.structures import IGNORED, structures  # noqa: E402
 
 COLUMNS = ("network", "protocol", "scan", "structure", "dice", "hausdorff95_mm", "model_sha256", "scan_sha256")
@@ -46,6 +46,16 @@ class Scan(NamedTuple):
 def digits(content):
     """Return the first 16 digits of the SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
+
+
+def model_checksum(network):
+    """Return a checksum of the files of a choice of bundled networks.
+
+    Args:
+        network: :class:`~SEBrainSegLib.parameters.Parameters`.
+    """
+    listed = zoo.checksums()
+    return digits("".join(listed[f"{name}.pt"] for name in network.networks).encode())
 
 
 def read(path):

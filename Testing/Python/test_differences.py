@@ -95,12 +95,14 @@ def whole_brain(**ml):
 def test_what_held_out_scans_never_gave_is_remarked_upon(expected):
     assert remarks(whole_brain()) == {}
     assert remarks(whole_brain(l17=11)) == {}
-    assert remarks(whole_brain(l17=8))[17].startswith("much smaller than in all of 3 held-out scans")
+    assert remarks(whole_brain(l17=8))[17].startswith("much smaller than in any of the 3 held-out scans")
     assert remarks(whole_brain(l17=130))[17].startswith("much larger than")
-    assert remarks(whole_brain(l17=0))[17].startswith("not found, unlike in all of 3")
+    assert remarks(whole_brain(l17=0))[17].startswith("not found, unlike in the 3 held-out scans")
     unsure = replace(whole_brain(l17=8), confidences={17: 0.69, 53: 0.71})
     assert remarks(unsure)[17].startswith("much smaller than and less certain than")
     assert list(remarks(unsure)) == [17]
+    # Other networks are more or less confident by nature.
+    assert remarks(replace(unsure, volumes=whole_brain().volumes, parameters=Parameters(view="all"))) == {}
     remark = {row["structure"]: row["remark"] for row in volumes.rows(whole_brain(l17=8))}
     assert remark["Hippocampus"].startswith("left: much smaller") and remark["Amygdala"] == ""
 
