@@ -10,8 +10,8 @@ import sys
 import unittest
 import urllib.parse
 import urllib.request
-from dataclasses import asdict
 
+import qt
 import slicer
 import vtk
 from slicer import vtkMRMLScalarVolumeNode
@@ -28,8 +28,9 @@ from slicer.util import VTKObservationMixin
 
 from SEBrainSegLib import user_models
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Architecture, Device, Parameters, Protocol, Variant, View
+from SEBrainSegLib.parameters import Architecture, Parameters, Protocol, Variant, View
 from SEBrainSegLib.resources import resource
+from SEBrainSegLib.structures import GROUPS, structures
 
 SAMPLE = "SampleData/colin27_t1.nii.gz"
 TORCH = ">=2.2"
@@ -80,7 +81,12 @@ class SEBrainSegParameterNode:
     view: the direction of slicing.
     protocol: whose convention of drawing the structures to follow.
     model: name of a user-trained model to take in place of the bundled networks, or "".
-    device: where the network runs.
+    structures: those to segment, as in Parameters.structures; "" for all.
+    device: where the network runs, as in Parameters.device.
+    compareNone, compareCse, compareSse, compareScse: the variants to compare.
+    consensus: whether a comparison makes one more segmentation of what most variants say.
+    block: the squeeze & excitation block whose maps to show, or "".
+    confidence: whether to show the confidence with them.
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -89,30 +95,61 @@ class SEBrainSegParameterNode:
     view: View = View.CORONAL
     protocol: Protocol = Protocol.FREESURFER
     model: str = ""
-    device: Device = Device.AUTO
+    structures: str = ""
+    device: str = "auto"
+    compareNone: bool = True
+    compareCse: bool = False
+    compareSse: bool = False
+    compareScse: bool = True
+    consensus: bool = False
+    block: str = ""
+    confidence: bool = False
+
+
+class Surroundings:
+    """What the presenter needs of Slicer; see presenter.Surroundings."""
+
+    def __init__(self, logic):
+        self.logic = logic
+
+    def prepare(self):
+        self.logic.ensureTorch()
+
+    def settle(self):
+        slicer.app.processEvents()
+
+    def show_chart(self, chart):
+        slicer.modules.plots.logic().ShowChartInLayout(chart)
+
+    def get(self, key, default):
+        return str(slicer.app.userSettings().value(f"SEBrainSeg/{key}", default))
+
+    def keep(self, key, text):
+        slicer.app.userSettings().setValue(f"SEBrainSeg/{key}", text)
 
 
 class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
-    """The module's panel."""
+    """The module's panel: it binds widgets to the presenter, which decides."""
 
     def __init__(self, parent=None):
         ScriptedLoadableModuleWidget.__init__(self, parent)
         VTKObservationMixin.__init__(self)
         self.logic = None
-        self.run = None
+        self.presenter = None
         self.parameterNode = None
         self.parameterNodeGuiTag = None
         self.observedVolume = None
         self.networks = []
-        self.segmentedVolume = None
-        self.segmentedVoxels = None
-        self.segmentedWith = None
-        self.starting = False
-        self.outcome = ""
+        self.devices = []
+        self.deviceSearch = None
+        self.shownTables = {}
 
     def setup(self):
         """Build the panel when the module is first shown."""
+        from SEBrainSegLib import scene, scene_maps, scene_results, scene_sequences, volumes
         from SEBrainSegLib.background import BackgroundSegmentation
+        from SEBrainSegLib.facts import facts
+        from SEBrainSegLib.presenter import Presenter
         from SEBrainSegLib.qtprocess import QtProcess
 
         ScriptedLoadableModuleWidget.setup(self)
@@ -121,27 +158,73 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = SEBrainSegLogic()
-        self.run = BackgroundSegmentation(
-            QtProcess,
-            shutil.which("PythonSlicer") or sys.executable,
-            progress=self.onProgress,
-            finished=self.onFinished,
-            failed=self.onFailed,
-            cancelled=self.onCancelled,
+        self.presenter = Presenter(
+            scene,
+            scene_results,
+            scene_maps,
+            scene_sequences,
+            Surroundings(self.logic),
+            facts,
+            volumes.rows,
+            changed=self.update,
         )
-        self.ui.networkComboBox.currentIndexChanged.connect(self.onNetwork)
-        self.ui.applyButton.clicked.connect(self.onApply)
-        self.ui.cancelButton.clicked.connect(self.onCancel)
+        self.presenter.run = BackgroundSegmentation(
+            QtProcess,
+            self.python(),
+            progress=self.presenter.on_progress,
+            finished=self.presenter.on_finished,
+            failed=self.presenter.on_failed,
+            cancelled=self.presenter.on_cancelled,
+        )
+        self.listStructures()
+        self.connectWidgets()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
         self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
         self.initializeParameterNode()
 
+    @staticmethod
+    def python():
+        """The Python of child processes."""
+        return shutil.which("PythonSlicer") or sys.executable
+
+    def connectWidgets(self):
+        """Connect the widgets that name no parameter."""
+        self.ui.networkComboBox.currentIndexChanged.connect(self.onNetwork)
+        self.ui.structuresComboBox.currentTextChanged.connect(self.onStructures)
+        self.ui.deviceComboBox.currentIndexChanged.connect(self.onDevice)
+        self.ui.blockComboBox.currentIndexChanged.connect(self.onBlock)
+        self.ui.applyButton.clicked.connect(self.onApply)
+        self.ui.cancelButton.clicked.connect(self.onCancel)
+        self.ui.sequenceButton.clicked.connect(self.onSequence)
+        self.ui.compareButton.clicked.connect(self.onCompare)
+        self.ui.mapsButton.clicked.connect(self.onMaps)
+        self.ui.show3dButton.clicked.connect(self.onShow3d)
+        self.ui.volumesButton.clicked.connect(self.onVolumes)
+        self.ui.copyButton.clicked.connect(self.onCopy)
+        self.ui.saveButton.clicked.connect(self.onSave)
+        self.ui.selfTestButton.clicked.connect(self.onSelfTest)
+        for group, box in self.groupBoxes():
+            box.clicked.connect(lambda *_unused, group=group, box=box: self.presenter.show_group(group, box.checked))
+
+    def groupBoxes(self):
+        """The groups of structures with their check boxes."""
+        ui = self.ui
+        boxes = ui.cortexCheckBox, ui.whiteMatterCheckBox, ui.ventriclesCheckBox, ui.deepGreyCheckBox
+        return tuple(zip(GROUPS, (*boxes, ui.cerebellumCheckBox)))
+
+    def variantBoxes(self):
+        """The variants with their check boxes."""
+        ui = self.ui
+        return tuple(zip(Variant, (ui.noneCheckBox, ui.cseCheckBox, ui.sseCheckBox, ui.scseCheckBox)))
+
     def cleanup(self):
         """End the run before the panel goes: the module is reloaded or Slicer exits."""
-        if self.run is not None:
-            self.run.cancel()
+        if self.presenter is not None:
+            if self.deviceSearch is not None:
+                self.deviceSearch.cancel()
+            self.presenter.run.cancel()
             self.setParameterNode(None)
         self.removeObservers()
 
@@ -154,7 +237,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.setParameterNode(None)
 
     def onSceneStartClose(self, caller, event):
-        self.run.cancel()
+        self.presenter.close()
         self.setParameterNode(None)
 
     def onSceneEndClose(self, caller, event):
@@ -163,9 +246,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node):
-        if self.run.running and node is self.segmentedVolume:
-            self.run.cancel()
-            self.show(_("The segmentation was ended because its volume was removed."))
+        self.presenter.removed(node)
 
     def initializeParameterNode(self):
         """Take up the scene's choices; a volume that can be segmented is chosen already."""
@@ -175,6 +256,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.setParameterNode(parameterNode)
         self.listNetworks()
         self.update()
+        self.lookForDevices()
         if self.parameterNode.volume is None:
             self.parameterNode.volume = self.logic.firstVolume()
 
@@ -189,7 +271,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.parameterNodeGuiTag = self.bind(self.parameterNode)
             self.addObserver(self.parameterNode, vtk.vtkCommand.ModifiedEvent, self.onChoice)
             self.observeVolume(self.parameterNode.volume)
-        self.update()
+        self.presenter.choose(self.choices())
 
     def bind(self, parameterNode):
         """Bind the widgets that name a parameter; returns the tag with which to unbind them."""
@@ -203,45 +285,55 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             setattr(parameterNode, name, choice)
         return tag
 
+    def choices(self):
+        """What is chosen, or ``None`` without a parameter node."""
+        from SEBrainSegLib.presenter import Choices
+
+        node = self.parameterNode
+        if node is None:
+            return None
+        names = ("architecture", "se", "view", "device", "protocol", "model", "structures")
+        ticks = zip(Variant, (node.compareNone, node.compareCse, node.compareSse, node.compareScse))
+        return Choices(
+            node.volume,
+            Parameters(**{name: getattr(node, name) for name in names}),
+            tuple(variant.value for variant, ticked in ticks if ticked),
+            node.consensus,
+            node.block,
+            node.confidence,
+        )
+
     def listNetworks(self):
         """List the bundled networks and, after them, the user-trained models that there are now."""
         # A scene may name a model that this computer lacks: it is listed, and problem() says that it is missing.
         models = {*user_models.names(), self.parameterNode.model} - {""}
         self.networks = [*Architecture, *sorted(models)]
-        box = self.ui.networkComboBox
+
+    def listStructures(self):
+        """List what can be chosen of the brain; anything else can be typed."""
+        names = dict.fromkeys(structure.unsided_name for structure in structures())
+        self.fill(self.ui.structuresComboBox, ["", *GROUPS, *names], 0)
+        self.ui.structuresComboBox.lineEdit().setPlaceholderText(_("all"))
+
+    @staticmethod
+    def fill(box, labels, index):
+        """Show these entries in a list, without a signal."""
         blocked = box.blockSignals(True)
-        box.clear()
-        for network in self.networks:
-            bundled = isinstance(network, Architecture)
-            box.addItem(network.label() if bundled else _("{name} (user-trained)").format(name=network))
+        if [box.itemText(each) for each in range(box.count)] != labels:
+            box.clear()
+            for label in labels:
+                box.addItem(label)
+        if box.currentIndex != index:
+            box.currentIndex = index
         box.blockSignals(blocked)
 
-    def showNetwork(self):
-        """Show the chosen network, and what else there is to choose with it."""
-        chosen = self.parameterNode.model or self.parameterNode.architecture
-        if chosen not in self.networks:
-            self.listNetworks()
-        box = self.ui.networkComboBox
-        blocked = box.blockSignals(True)
-        box.currentIndex = self.networks.index(chosen)
-        box.blockSignals(blocked)
-        for choice in (self.ui.seComboBox, self.ui.viewComboBox, self.ui.protocolComboBox):
-            choice.enabled = not self.parameterNode.model
+    def lookForDevices(self):
+        """Learn the names of the GPUs once PyTorch, which knows them, is there; in a child process, without a wait."""
+        if self.deviceSearch is None and self.logic.hasTorch():
+            from SEBrainSegLib.device_search import DeviceSearch
+            from SEBrainSegLib.qtprocess import QtProcess
 
-    def onNetwork(self, *_unused):
-        """A network was chosen in the list."""
-        if self.parameterNode is None:
-            return
-        chosen = self.networks[self.ui.networkComboBox.currentIndex]
-        if isinstance(chosen, Architecture):
-            self.parameterNode.architecture, self.parameterNode.model = chosen, ""
-        else:
-            self.parameterNode.model = chosen
-
-    def chosenParameters(self):
-        """The choices but for the volume."""
-        names = ("architecture", "se", "view", "device", "protocol", "model")
-        return Parameters(**{name: getattr(self.parameterNode, name) for name in names})
+            self.deviceSearch = DeviceSearch(QtProcess, self.python(), self.presenter.know_devices)
 
     def observeVolume(self, volume):
         """Follow the chosen volume, whose voxels may come, go or change."""
@@ -254,84 +346,155 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.observedVolume = volume
 
     def onChoice(self, caller, event):
-        self.outcome = ""
         self.observeVolume(self.parameterNode.volume)
-        self.update()
+        self.presenter.choose(self.choices())
 
     def onVolume(self, caller, event):
-        self.update()
+        self.presenter.volume_changed()
+
+    # What the presenter says is shown ---------------------------------------------------------------------------------
 
     def update(self):
-        """Enable what can be done now and say why the rest cannot."""
-        running = self.run.running
-        busy = running or self.starting
-        problem = ""
+        """Show the presenter's state."""
+        state = self.presenter.state()
+        self.ui.inputsCollapsibleButton.enabled = not state.busy
         if self.parameterNode is not None:
-            self.showNetwork()
-            problem = self.logic.problem(self.parameterNode.volume, self.chosenParameters())
-        self.ui.inputsCollapsibleButton.enabled = not busy
-        self.ui.applyButton.enabled = self.parameterNode is not None and not busy and not problem
-        self.ui.applyButton.toolTip = problem or _("Segment the volume into a new segmentation node.")
-        self.ui.cancelButton.enabled = running
-        self.ui.progressBar.visible = running
-        if not busy:
-            self.ui.statusLabel.text = problem or self.outcome or _("Ready.")
+            self.showChoices(state)
+        buttons = (
+            (self.ui.applyButton, state.apply),
+            (self.ui.cancelButton, state.cancel),
+            (self.ui.sequenceButton, state.sequence),
+            (self.ui.compareButton, state.compare),
+            (self.ui.mapsButton, state.maps),
+            *((box, state.variants[variant.value]) for variant, box in self.variantBoxes()),
+        )
+        for button, action in buttons:
+            button.enabled = action.enabled
+            button.toolTip = action.text
+        self.ui.sequenceButton.visible = state.has_sequence
+        self.ui.selfTestButton.enabled = not state.busy
+        self.ui.progressBar.visible = state.percent is not None
+        self.ui.progressBar.value = state.percent or 0
+        self.ui.statusLabel.text = state.status
+        self.ui.factsLabel.text = state.facts
+        self.ui.factsLabel.visible = bool(state.facts)
+        self.showResult(state)
+        self.showTable("comparison", self.ui.comparisonTableView, self.presenter.comparison)
+        self.showTable("volumes", self.ui.volumesTableView, self.presenter.table)
 
-    def show(self, outcome):
-        """Show how the last run came out."""
-        self.segmentedVolume = None
-        self.outcome = outcome
-        self.update()
+    def showChoices(self, state):
+        """Show what is chosen in the widgets that name no parameter, and what else there is to choose with it."""
+        node = self.parameterNode
+        chosen = node.model or node.architecture
+        if chosen not in self.networks:
+            self.listNetworks()
+        names = [
+            network.label() if isinstance(network, Architecture) else _("{name} (user-trained)").format(name=network)
+            for network in self.networks
+        ]
+        self.fill(self.ui.networkComboBox, names, self.networks.index(chosen))
+        for choice in (self.ui.seComboBox, self.ui.viewComboBox, self.ui.protocolComboBox):
+            choice.enabled = not node.model
+        if self.ui.structuresComboBox.currentText != node.structures:
+            self.ui.structuresComboBox.setEditText(node.structures)
+        self.devices = list(state.devices)
+        self.fill(self.ui.deviceComboBox, list(state.devices.values()), self.devices.index(state.device))
+        blocks = ["", *state.blocks]
+        index = blocks.index(node.block) if node.block in blocks else 0
+        self.fill(self.ui.blockComboBox, [_("none"), *state.blocks], index)
+        self.ui.blockComboBox.enabled = bool(state.blocks) and not state.busy
+
+    def showResult(self, state):
+        """Show what the section Result is about."""
+        ui = self.ui
+        ui.resultLabel.text = state.result_name or state.result.text
+        for group, box in self.groupBoxes():
+            box.enabled = state.result.enabled and group in state.groups
+            box.checked = state.groups.get(group, False)
+        for button in (ui.show3dButton, ui.volumesButton, ui.copyButton, ui.saveButton):
+            button.enabled = state.result.enabled
+        ui.show3dButton.checked = state.in_3d
+
+    def showTable(self, name, view, node):
+        """Show a table node in one of the panel's views, which hides without."""
+        view.visible = node is not None
+        # Setting it anew would undo the user's scrolling.
+        if self.shownTables.get(name) is not node:
+            self.shownTables[name] = node
+            view.setMRMLTableNode(node)
+
+    # What the user does goes to the parameter node and the presenter --------------------------------------------------
+
+    def onNetwork(self, *_unused):
+        """A network was chosen in the list."""
+        if self.parameterNode is None:
+            return
+        chosen = self.networks[self.ui.networkComboBox.currentIndex]
+        if isinstance(chosen, Architecture):
+            self.parameterNode.architecture, self.parameterNode.model = chosen, ""
+        else:
+            self.parameterNode.model = chosen
+
+    def onStructures(self, *_unused):
+        """Structures were chosen in the list or typed."""
+        if self.parameterNode is not None:
+            self.parameterNode.structures = self.ui.structuresComboBox.currentText
+
+    def onDevice(self, *_unused):
+        """A device was chosen in the list."""
+        if self.parameterNode is not None:
+            self.parameterNode.device = self.devices[self.ui.deviceComboBox.currentIndex]
+
+    def onBlock(self, *_unused):
+        """A block was chosen in the list, whose first entry is none."""
+        if self.parameterNode is not None:
+            box = self.ui.blockComboBox
+            self.parameterNode.block = box.currentText if box.currentIndex > 0 else ""
 
     def onApply(self, *_unused):
-        if self.starting or self.run.running:
-            return
-        volume = self.parameterNode.volume
-        parameters = self.chosenParameters()
-        # While PyTorch is being installed, events are handled: anything in the panel and the scene may change.
-        self.starting = True
-        self.ui.progressBar.value = 0
-        self.ui.statusLabel.text = _("Starting...")
-        self.update()
-        try:
-            self.logic.ensureTorch()
-            if not slicer.mrmlScene.IsNodePresent(volume):
-                raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
-            self.segmentedWith, self.segmentedVoxels = parameters, self.logic.voxelsOf(volume)
-            self.segmentedVolume = volume
-            self.run.start(self.logic.imageOf(volume), parameters)
-        except SEBrainSegError as error:
-            self.segmentedVolume, self.outcome = None, str(error)
-        finally:
-            self.starting = False
-            self.update()
+        self.presenter.apply()
+        # PyTorch may have been installed just now.
+        self.lookForDevices()
 
     def onCancel(self, *_unused):
-        self.run.cancel()
+        self.presenter.cancel()
 
-    def onProgress(self, fraction, message):
-        self.ui.progressBar.value = round(100 * fraction)
-        self.ui.statusLabel.text = message
+    def onSequence(self, *_unused):
+        self.presenter.segment_sequence()
 
-    def onFinished(self, labels, structures, device):
-        try:
-            node = self.logic.addSegmentation(
-                self.segmentedVolume, labels, structures, self.segmentedWith, self.segmentedVoxels
-            )
-        except SEBrainSegError as error:
-            self.show(str(error))
-        except Exception as error:
-            # The panel must be usable again; the traceback goes to the console.
-            self.show(_("The result could not be added to the scene: {error}.").format(error=error))
-            raise
-        else:
-            self.show(_("Created '{name}', computed on {device}.").format(name=node.GetName(), device=device))
+    def onCompare(self, *_unused):
+        self.presenter.compare()
 
-    def onFailed(self, sentence):
-        self.show(sentence)
+    def onMaps(self, *_unused):
+        self.presenter.show_maps()
 
-    def onCancelled(self):
-        self.show(_("The segmentation was cancelled; nothing was created."))
+    def onShow3d(self, *_unused):
+        self.presenter.show_3d(self.ui.show3dButton.checked)
+
+    def onVolumes(self, *_unused):
+        self.presenter.add_volumes()
+
+    def onCopy(self, *_unused):
+        qt.QApplication.clipboard().setText(self.presenter.volumes_text())
+
+    def onSave(self, *_unused):
+        name = f"{self.presenter.state().result_name}.csv"
+        # The dialog asks before it gives the name of a file that exists.
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Save volumes"), name, "CSV (*.csv)")
+        if path:
+            self.presenter.save_volumes(path)
+
+    def onSelfTest(self, *_unused):
+        question = _("The self-test closes the scene and segments the bundled scan, in about a minute. Go on?")
+        if slicer.util.confirmOkCancelDisplay(question):
+            self.presenter.self_test(self.runTest)
+
+    @staticmethod
+    def runTest(progress, cancelled):
+        """Run the module's tests; raises as they do."""
+        test = SEBrainSegTest()
+        test.progress, test.cancelled = progress, cancelled
+        test.runTest()
 
 
 class SEBrainSegLogic(ScriptedLoadableModuleLogic):
@@ -352,6 +515,9 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         cancelled=None,
         protocol="freesurfer",
         model="",
+        structures="",
+        confidence=False,
+        excitation="",
     ):
         """Segment a T1-weighted head, or what a user-trained model is for, in this process.
 
@@ -366,6 +532,11 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
             protocol: ``"freesurfer"`` or ``"manual"``, the convention of drawing the structures.
             model: name or path of a user-trained model, which takes the place of ``se``, ``architecture``, ``view`` and
                 ``protocol``.
+            structures: those to segment, with commas between: names, names without a side, groups or label numbers;
+                ``""`` for all.
+            confidence: whether to add a volume node of the winning softmax probability, too.
+            excitation: a squeeze & excitation block, as in ``"decoder 1"``, whose maps to add, too: a volume node for
+                sSE, a plot for cSE, both for scSE.
 
         Returns:
             a new ``vtkMRMLSegmentationNode`` with a segment for every structure.
@@ -374,17 +545,66 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
             SEBrainSegError: a choice or the volume cannot be used, or PyTorch is missing.
             Cancelled: ``cancelled()`` was true; nothing was created.
         """
+        from SEBrainSegLib import scene, scene_maps
+        from SEBrainSegLib.job import Job
+
+        parameters = Parameters(architecture, se, view, device, protocol, model, structures)
+        job = Job((parameters,), confidence=confidence, excitation=excitation)
+        (found,), voxels = self.run(volumeNode, job, progress, cancelled)
+        with scene.all_or_nothing(volumeNode):
+            node = scene.add_segmentation(volumeNode, found, voxels)
+            scene_maps.add_maps(volumeNode, found, voxels)
+        return node
+
+    def compare(
+        self,
+        volumeNode,
+        variants=("none", "cSE", "sSE", "scSE"),
+        architecture="unet",
+        view="coronal",
+        device="auto",
+        progress=None,
+        cancelled=None,
+        protocol="freesurfer",
+        structures="",
+        consensus=False,
+    ):
+        """Segment a volume with several squeeze & excitation variants of one network and compare the results.
+
+        Args:
+            variants: two or more of ``"none"``, ``"cSE"``, ``"sSE"`` and ``"scSE"``.
+            consensus: whether to add one more segmentation, of what most of them say.
+
+        The other arguments are those of :meth:`segment`.
+
+        Returns:
+            a named tuple of nodes: ``segmentations`` in the order of the variants, ``table``, ``disagreement`` (a
+            volume node: how many variants disagree at each voxel) and ``consensus`` or ``None``.
+
+        Raises:
+            as :meth:`segment`.
+        """
+        from SEBrainSegLib import scene_maps
+        from SEBrainSegLib.job import Job
+
+        if len(variants) < 2:
+            raise SEBrainSegError(_("Name at least two variants to compare."))
+        choices = (Parameters(architecture, se, view, device, protocol, "", structures) for se in variants)
+        found, voxels = self.run(volumeNode, Job(tuple(choices)), progress, cancelled)
+        return scene_maps.add_compared(volumeNode, found, voxels, consensus)
+
+    def run(self, volumeNode, job, progress=None, cancelled=None):
+        """Run a job.Job on a volume in this process; returns its segmentations, and the voxelsOf that they are of."""
         from SEBrainSegLib import scene
 
-        parameters = Parameters(architecture, se, view, device, protocol, model).checked()
+        job.checked()
         # Before PyTorch is installed, during which the scene may change.
-        scene.refuse_unusable(volumeNode, bundled=not parameters.model)
+        scene.refuse_unusable(volumeNode, bundled=not any(parameters.model for parameters in job.choices))
         self.ensureTorch()
         voxels, image = scene.voxels_of(volumeNode), scene.image_of(volumeNode)
-        from SEBrainSegLib import segment
+        from SEBrainSegLib import inference
 
-        found = segment(image, progress=progress, cancelled=cancelled, **asdict(parameters))
-        return scene.add_segmentation(volumeNode, found.labels, found.structures, parameters.title, voxels)
+        return inference.run(image, job, progress, cancelled), voxels
 
     def firstVolume(self):
         """The first volume in the scene that users see and that can be segmented, or ``None``."""
@@ -397,45 +617,19 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
         return next((node for node in shown if not scene.problem(node)), None)
 
-    def problem(self, volumeNode, parameters):
-        """One sentence on why the volume cannot be segmented so, or ``""``."""
-        from SEBrainSegLib import scene
-
-        return scene.problem(volumeNode, bundled=not parameters.model) or parameters.problem()
-
-    def imageOf(self, volumeNode):
-        """The volume as a ``SimpleITK.Image``; raises SEBrainSegError if it cannot be segmented."""
-        from SEBrainSegLib import scene
-
-        return scene.image_of(volumeNode)
-
-    def voxelsOf(self, volumeNode):
-        """What tells the volume's voxels from others; raises SEBrainSegError if it cannot be segmented."""
-        from SEBrainSegLib import scene
-
-        return scene.voxels_of(volumeNode)
-
-    def addSegmentation(self, volumeNode, labels, structures, parameters, voxels):
-        """Add the segmentation node for a file of labels that mean these structures.
-
-        Raises:
-            SEBrainSegError: the volume has gone, or its ``voxelsOf`` is no longer ``voxels``.
-        """
-        import SimpleITK as sitk
-
-        from SEBrainSegLib import scene
-
-        return scene.add_segmentation(volumeNode, sitk.ReadImage(str(labels)), structures, parameters.title, voxels)
-
     @staticmethod
-    def ensureTorch():
+    def hasTorch():
+        """Whether PyTorch is installed; it is not imported, as a child process needs none in Slicer itself."""
+        return importlib.util.find_spec("torch") is not None
+
+    @classmethod
+    def ensureTorch(cls):
         """See that PyTorch is installed, with the user's consent, through the PyTorch extension.
 
         Raises:
             SEBrainSegError: it is not, or the user declined.
         """
-        # Not imported: a segmentation in a child process needs no PyTorch in Slicer itself.
-        if importlib.util.find_spec("torch") is not None:
+        if cls.hasTorch():
             return
         try:
             import PyTorchUtils
@@ -454,7 +648,12 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
 
 
 class SEBrainSegTest(ScriptedLoadableModuleTest):
-    """The whole path on the bundled scan, inside of Slicer."""
+    """The whole path on the bundled scan, inside of Slicer.
+
+    progress, cancelled: as for SEBrainSegLogic.segment.
+    """
+
+    progress = cancelled = None
 
     def setUp(self):
         slicer.mrmlScene.Clear()
@@ -467,13 +666,13 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
             self.test_sampleIsSegmented()
 
     def test_sampleIsSegmented(self):
-        if importlib.util.find_spec("torch") is None:
+        if not SEBrainSegLogic.hasTorch():
             message = "Skipped: PyTorch is not installed, and a test must not install it"
             self.delayDisplay(message)
             raise unittest.SkipTest(message)
         self.delayDisplay("Segmenting the bundled scan, in about a minute")
         volume = slicer.util.loadVolume(str(resource(SAMPLE)))
-        node = SEBrainSegLogic().segment(volume, se="scSE")
+        node = SEBrainSegLogic().segment(volume, se="scSE", progress=self.progress, cancelled=self.cancelled)
         segmentation = node.GetSegmentation()
         self.assertEqual(segmentation.GetNumberOfSegments(), 31)
         hippocampi = {}

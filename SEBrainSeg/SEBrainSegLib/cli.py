@@ -1,19 +1,19 @@
 """``sebrainseg``: segment scans from the command line."""
 
 import argparse
-import os
 import shlex
 import sys
-import traceback
-from dataclasses import asdict, fields
+from dataclasses import fields
+from functools import partial
 from itertools import product
 from pathlib import Path
 
-from . import user_models
+from . import bids, summary, user_models
+from .batch import Batch, Work, in_turn
 from .errors import SEBrainSegError
+from .inputs import find_scans
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
-from .reading import read
-from .results import check_writable, refuse_existing, result_paths, stem, write_results
+from .processes import in_processes
 
 
 def parser():
@@ -21,9 +21,14 @@ def parser():
     parser = argparse.ArgumentParser(
         prog="sebrainseg",
         description="Segment 31 brain structures in T1-weighted MR scans, or what a model of your own was trained for, "
-        "into .seg.nrrd, .nii.gz, .csv and .png files.",
+        "into .seg.nrrd, .nii.gz, .csv and .png files. As a BIDS app: sebrainseg BIDS_DIR OUTPUT_DIR participant.",
     )
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", type=Path, help="image file or DICOM folder")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="image file, folder of one DICOM series or of images, or quoted pattern such as 'study/**/*_T1w.nii.gz'",
+    )
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=Path, help="folder for results (default: beside each input)"
     )
@@ -39,14 +44,41 @@ def parser():
         "--model", help="in place of all this, the name or .pt file of a model that sebrainseg-train made"
     )
     parser.add_argument(
+        "--structures", metavar="NAMES", help='only these, as in "Hippocampus, Left Amygdala" or "Ventricles"'
+    )
+    parser.add_argument(
+        "--confidence", action="store_true", help="write a volume of the winning probabilities and their means, too"
+    )
+    parser.add_argument(
         "--device", help=f"where it runs: auto, cpu, cuda, cuda:N or mps (default: {Parameters.device})"
     )
     parser.add_argument(
         "--list", nargs=0, action=ListNetworks, help="only print the options of all networks that there are"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
+    parser.add_argument(
+        "--jobs", metavar="N", type=whole, default=1, help="segment N scans at a time (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--dask", metavar="ADDRESS", help="segment on the Dask cluster with this scheduler, as in tcp://node1:8786"
+    )
+    parser.add_argument(
+        "--participant-label",
+        "--participant_label",
+        metavar="LABEL",
+        nargs="+",
+        default=[],
+        help="only these subjects of a BIDS dataset, with or without sub-",
+    )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     return parser
+
+
+def whole(text):
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
+    return int(text)
 
 
 class ListNetworks(argparse.Action):
@@ -86,24 +118,6 @@ class ProgressLine:
             self.stream.write("\n")
 
 
-def segment_file(path, paths, parameters, overwrite):
-    """Read, segment and write one input; returns the :class:`~.inference.Segmentation`."""
-    if not overwrite:
-        refuse_existing(paths)
-    line = ProgressLine(stem(path), sys.stderr)
-    try:
-        line(0.0, "Reading")
-        image = read(path)
-        check_writable(paths[".csv"].parent)
-        from .inference import segment  # torch takes seconds to import, a wrong file name should not
-
-        found = segment(image, progress=line, **asdict(parameters))
-        write_results(image, found, paths, overwrite)
-        return found
-    finally:
-        line.close()
-
-
 def parameters_of(chosen):
     """Return the :class:`Parameters` of parsed arguments.
 
@@ -118,38 +132,74 @@ def parameters_of(chosen):
     return Parameters(**given).checked()
 
 
+def check_bids(chosen):
+    """Whether the arguments are those of a BIDS app.
+
+    Raises:
+        SEBrainSegError: they are, but do not fit together.
+    """
+    is_bids = len(chosen.inputs) == 3 and chosen.inputs[2] in bids.LEVELS
+    if is_bids and chosen.inputs[2] != "participant":
+        raise SEBrainSegError("There is no analysis of groups; the analysis level is participant.")
+    if is_bids and chosen.output is not None:
+        raise SEBrainSegError("The second argument of a BIDS app is its output folder; leave out -o.")
+    if chosen.participant_label and not is_bids:
+        raise SEBrainSegError("--participant-label goes with 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
+    return is_bids
+
+
+def engine_of(chosen, single):
+    """Return what segments the scans: this process, several or a cluster."""
+    if chosen.dask:
+        from .cluster import on_cluster
+
+        return partial(on_cluster, address=chosen.dask)
+    if chosen.jobs > 1 and not single:
+        return partial(in_processes, jobs=chosen.jobs)
+    return partial(in_turn, progress_line=partial(ProgressLine, stream=sys.stderr))
+
+
+def tell(line, failure):
+    """Print a line about a scan, what failed to stderr."""
+    print(f"sebrainseg: {line}" if failure else line, file=sys.stderr if failure else sys.stdout, flush=True)
+
+
 def main(argv=None):
-    """Run the command; returns 0 if every input was segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
+    """Run the command; returns 0 if all is segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
     chosen = parser().parse_args(argv)
     try:
         parameters = parameters_of(chosen)
+        is_bids = check_bids(chosen)
+        if chosen.dask and chosen.jobs > 1:
+            raise SEBrainSegError("With --dask the workers of the cluster share out the scans; leave out --jobs.")
     except SEBrainSegError as error:
-        print(f"sebrainseg: {error}", file=sys.stderr)
+        tell(str(error), True)
         return 2
-    failed, taken = [], {}
-    for path in chosen.inputs:
-        name = f"{stem(path)}_{parameters.name}"
-        folder = chosen.output if chosen.output is not None else Path(os.path.abspath(path)).parent
-        paths = result_paths(folder, name)
-        try:
-            if paths[".csv"] in taken:
-                raise SEBrainSegError(f"Its results would replace those of {taken[paths['.csv']]}; use another -o.")
-            found = segment_file(path, paths, parameters, chosen.overwrite)
-            taken[paths[".csv"]] = path
-            volume, count = sum(found.volumes.values()), len(found.structures)
-            print(f"{path}: {volume:.1f} ml in {count} structures -> {paths['.seg.nrrd']}")
-        except SEBrainSegError as error:
-            print(f"sebrainseg: {path}: {error}", file=sys.stderr)
-            failed.append(path)
-        except Exception as error:  # whatever it was, the next input has a right to be segmented
-            if chosen.debug:
-                traceback.print_exc()
-            reason = " ".join(str(error).split()) or type(error).__name__
-            print(f"sebrainseg: {path}: unexpected failure ({reason}); --debug says where.", file=sys.stderr)
-            failed.append(path)
-        except KeyboardInterrupt:
-            print("sebrainseg: interrupted; finished inputs are complete, the others were not begun.", file=sys.stderr)
-            return 130
-    if failed and len(chosen.inputs) > 1:
-        print(f"sebrainseg: {len(failed)} of {len(chosen.inputs)} inputs were not segmented.", file=sys.stderr)
+    try:
+        if is_bids:
+            source, folder, _ = chosen.inputs
+            scans = bids.scans_of(source, folder, chosen.participant_label, chosen.confidence)
+            bids.describe(source, folder, chosen.overwrite)
+            problems, single = {}, False
+        else:
+            scans, problems, left_out, single = find_scans(chosen.inputs, chosen.output, parameters, chosen.confidence)
+            folder = chosen.output or Path()
+            single = single and not chosen.dask
+            if left_out:
+                tell(f"{left_out} of the images are results of earlier runs and left out.", True)
+        for argument, problem in problems.items():
+            tell(f"{argument}: {problem}", True)
+        work = Work(parameters, chosen.confidence, overwrite=chosen.overwrite or not single)
+        table = None if single or not scans else Path(folder) / summary.FILE
+        batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
+        batch.run(engine_of(chosen, single))
+    except SEBrainSegError as error:
+        tell(str(error), True)
+        return 1
+    except KeyboardInterrupt:
+        tell("interrupted; finished scans are complete, and the same command goes on with the others.", True)
+        return 130
+    failed, count = batch.failed + len(problems), batch.count + len(problems)
+    if failed and count > 1:
+        tell(f"{failed} of {count} inputs were not segmented.", True)
     return 1 if failed else 0

@@ -1,5 +1,6 @@
 """Reading volumes from disk: everything SimpleITK reads, FreeSurfer's MGH, and folders of DICOM."""
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -33,17 +34,13 @@ def read(path):
         return read_dicom(path)
     if path.name.lower().endswith(MGH_ENDINGS):
         return read_mgh(path)
-    # Readers report an unfit file on the console as well as by an exception; the exception is enough.
-    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
     try:
-        return sitk.ReadImage(str(path))
+        with quietly():
+            return sitk.ReadImage(str(path))
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise SEBrainSegError(f"The axes of {path} are not at right angles; resample it first.") from None
         raise unreadable(path) from None
-    finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
 
 
 def unreadable(path):
@@ -56,6 +53,23 @@ def unreadable(path):
     return SEBrainSegError(
         f"{path} is not an image that can be read, or it is damaged; export it again as NIfTI or NRRD."
     )
+
+
+@contextmanager
+def quietly():
+    """Keep SimpleITK's readers from reporting an unfit file on the console: an exception or an answer is enough."""
+    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    try:
+        yield
+    finally:
+        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
+
+
+def is_dicom(folder):
+    """Whether a folder holds slices of DICOM series."""
+    with quietly():
+        return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
 
 
 def read_dicom(folder):

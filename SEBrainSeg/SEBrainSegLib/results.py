@@ -11,7 +11,8 @@ import SimpleITK as sitk
 from . import picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
 
-ENDINGS = (".seg.nrrd", ".nii.gz", ".csv", ".png")
+# In the order in which they appear: an image comes after what tells that it is a result.
+ENDINGS = (".seg.nrrd", ".csv", ".nii.gz", ".png")
 CONFIDENCE = "_confidence.nii.gz"
 IMAGE_ENDINGS = (
     ".nii.gz",
@@ -45,9 +46,8 @@ def stem(path):
     return name
 
 
-def result_paths(folder, name, confidence=False):
-    """Map every ending to the path of that result; that of the confidence as well if there is to be one."""
-    endings = (*ENDINGS, CONFIDENCE) if confidence else ENDINGS
+def result_paths(folder, name, endings=ENDINGS):
+    """Map every ending to the path of that result."""
     return {ending: Path(folder) / f"{name}{ending}" for ending in endings}
 
 
@@ -82,31 +82,42 @@ def write_volumes(segmentation, path):
         writer.writerows(volumes.texts(row) for row in volumes.rows(segmentation))
 
 
-def write_results(image, segmentation, paths, overwrite=False):
+# How each result is written, from the scan and its segmentation.
+WRITERS = {
+    ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
+    ".csv": lambda image, found, path: write_volumes(found, path),
+    ".nii.gz": lambda image, found, path: sitk.WriteImage(found.labels, str(path)),
+    ".png": lambda image, found, path: picture.write(image, found.labels, found.structures, path),
+    CONFIDENCE: lambda image, found, path: sitk.WriteImage(found.confidence, str(path)),
+}
+
+
+def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     """Write all results, or none: they are made in a hidden folder beside and then renamed.
+
+    Should it end between two renamings, at least one result is missing, even if there was one before.
 
     Args:
         image: the scan that was segmented.
         segmentation: a :class:`~.segmentation.Segmentation` of it, with its confidence if that has a path.
         paths: as of :func:`result_paths`.
         overwrite: whether results that exist may be replaced.
+        writers: what writes each result, by ending, as :data:`WRITERS`.
 
     Raises:
         SEBrainSegError: a result exists, or the folder cannot be written to.
     """
-    folder = paths[".csv"].parent
+    *_, last = paths.values()
+    folder = last.parent
     check_writable(folder)
     beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
     try:
         made = {ending: beside / f"result{ending}" for ending in paths}
-        seg_nrrd.write(segmentation.labels, segmentation.structures, made[".seg.nrrd"])
-        sitk.WriteImage(segmentation.labels, str(made[".nii.gz"]))
-        write_volumes(segmentation, made[".csv"])
-        if CONFIDENCE in paths:
-            sitk.WriteImage(segmentation.confidence, str(made[CONFIDENCE]))
-        picture.write(image, segmentation.labels, segmentation.structures, made[".png"])
+        for ending, path in made.items():
+            writers[ending](image, segmentation, path)
         if not overwrite:
             refuse_existing(paths)
+        last.unlink(missing_ok=True)
         for ending, path in paths.items():
             os.replace(made[ending], path)
     except (OSError, RuntimeError) as error:

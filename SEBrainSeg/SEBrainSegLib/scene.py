@@ -1,9 +1,13 @@
 """The bridge to Slicer's scene: a volume node as an image, labels as a segmentation node.
 
-The only file of the library that needs Slicer; the core never imports it.
+With its neighbours of the same first word it is all of the library that needs Slicer; the core never imports them. What
+they add they mark, and by these marks they find it again, in a saved scene, too. They change nothing else.
 """
 
+import contextlib
+import json
 import zlib
+from dataclasses import asdict
 
 import numpy as np
 import SimpleITK as sitk
@@ -11,13 +15,29 @@ import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from . import bundled, user_models
 from .errors import SEBrainSegError
+from .parameters import Parameters
+from .structures import selected, structures
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
 RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
 
 # How far axes may be from right angles (dot products of unit vectors): rounding in headers, but no gantry tilt.
 SKEW = 1e-3
+
+# How far a voxel may seem to have moved (mm) by the rounding of a header that was written and read.
+MOVED = 1e-2
+
+BINARY = "Binary labelmap"
+
+# The marks on our nodes: what it is, what made it from which voxels, and the reference to the volume.
+KIND, CHOICE, VOXELS, GRID = (f"SEBrainSeg.{mark}" for mark in ("Kind", "Choice", "Voxels", "Grid"))
+CONFIDENCES, VOLUME = "SEBrainSeg.Confidences", "SEBrainSegVolume"
+
+# What KIND says; of excitations, with their block behind it, as in "spatial decoder 1".
+SEGMENTATION, CONSENSUS, CONFIDENCE, DISAGREEMENT = "segmentation", "consensus", "confidence", "disagreement"
+COMPARISON, SPATIAL, CHANNELS = "comparison", "spatial", "channels"
 
 
 def voxel_to_ras(volume):
@@ -73,15 +93,35 @@ def refuse_unusable(volume, bundled=False):
 def voxels_of(volume):
     """Return what tells the voxels of a volume node from others: size, type and checksum.
 
-    Not the time of their modification, which also moves when nothing has changed.
+    Not the time of their modification, which also moves when nothing has changed. They are those of the volume as
+    Slicer would read it from a file: see :func:`right_handed`.
 
     Raises:
         SEBrainSegError: see :func:`problem`.
     """
     refuse_unusable(volume)
     data = volume.GetImageData()
-    voxels = vtk_to_numpy(data.GetPointData().GetScalars())
+    voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+    if is_left_handed(volume):
+        voxels = voxels[::-1]
     return data.GetDimensions(), str(voxels.dtype), zlib.crc32(np.ascontiguousarray(voxels))
+
+
+def is_left_handed(volume):
+    """Whether the axes of a volume node are left-handed."""
+    return np.linalg.det(voxel_to_ras(volume)[:3, :3]) < 0
+
+
+def right_handed(volume):
+    """Return :func:`voxel_to_ras` as it will be once the volume was saved and read again, 4x4.
+
+    Slicer turns the last axis of a left-handed volume, and its voxels with it.
+    """
+    matrix = voxel_to_ras(volume)
+    if is_left_handed(volume):
+        matrix[:3, 3] += matrix[:3, 2] * (volume.GetImageData().GetDimensions()[2] - 1)
+        matrix[:3, 2] *= -1
+    return matrix
 
 
 def image_of(volume):
@@ -105,7 +145,107 @@ def image_of(volume):
     return image
 
 
-def add_segmentation(volume, labels, structures, title, voxels=None):
+def choice_of(parameters):
+    """Return :class:`~.parameters.Parameters` as JSON: equal texts, equal results.
+
+    The device is no part of it, the weights are: a network that was trained anew is another.
+    """
+    fields = {name: value for name, value in asdict(parameters).items() if name != "device"}
+    if parameters.model:
+        with contextlib.suppress(SEBrainSegError, OSError):
+            file = user_models.path_of(parameters.model).stat()
+            fields["weights"] = [file.st_size, file.st_mtime_ns]
+    else:
+        with contextlib.suppress(SEBrainSegError):
+            chosen = selected(parameters.structures)
+            fields["structures"] = "" if chosen == structures() else ", ".join(each.name for each in chosen)
+        known = bundled.checksums()
+        fields["weights"] = [known.get(f"{name}.pt", "")[:12] for name in parameters.networks]
+    return json.dumps(fields, sort_keys=True)
+
+
+def parameters_of(node):
+    """Return the :class:`~.parameters.Parameters` that made a node."""
+    fields = json.loads(node.GetAttribute(CHOICE))
+    return Parameters(**{name: value for name, value in fields.items() if name != "weights"})
+
+
+def mark(node, volume, kind, parameters, voxels=None):
+    """Mark a node as made by us of a volume node; ``voxels`` as :func:`voxels_of` gave them."""
+    node.SetAttribute(KIND, kind)
+    node.SetAttribute(CHOICE, choice_of(parameters))
+    node.SetAttribute(VOXELS, str(voxels or voxels_of(volume)))
+    node.SetAttribute(GRID, json.dumps(right_handed(volume).round(6).ravel().tolist()))
+    node.SetNodeReferenceID(VOLUME, volume.GetID())
+
+
+def made(volume, kinds):
+    """Return the nodes of these kinds that were made of a volume node, latest first, whatever has become of it."""
+    scene = volume.GetScene()
+    nodes = [] if scene is None else [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    ours = (node for node in nodes if node.GetAttribute(KIND) in kinds)
+    return [node for node in ours if node.GetNodeReferenceID(VOLUME) == volume.GetID()][::-1]
+
+
+def find(volume, kind, parameters):
+    """Return the latest node of a kind that was made with these parameters of the voxels as they are, or ``None``."""
+    if volume is None:
+        return None
+    # Most often there is none at all, and the checksum of the voxels takes a while.
+    nodes = made(volume, (kind,))
+    choice = choice_of(parameters) if nodes else ""
+    nodes = [node for node in nodes if node.GetAttribute(CHOICE) == choice]
+    if not nodes or problem(volume, bundled=False):
+        return None
+    voxels, grid = str(voxels_of(volume)), right_handed(volume).ravel()
+
+    def fits(node):
+        return node.GetAttribute(VOXELS) == voxels and np.allclose(
+            json.loads(node.GetAttribute(GRID)), grid, atol=MOVED
+        )
+
+    return next(filter(fits, nodes), None)
+
+
+def is_there(node):
+    """Whether a node is in a scene."""
+    return node is not None and node.GetScene() is not None
+
+
+@contextlib.contextmanager
+def all_or_nothing(node):
+    """Give the scene of a node and remove, on an error, whatever was added to it meanwhile.
+
+    Raises:
+        SEBrainSegError: the node is in no scene any more.
+    """
+    scene = node.GetScene()
+    if scene is None:
+        raise SEBrainSegError(f"The volume '{node.GetName()}' was removed during the segmentation.")
+
+    def nodes():
+        return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+
+    before = {node.GetID() for node in nodes()}
+    try:
+        yield scene
+    except BaseException:
+        # The subject hierarchy comes by itself with the first node that has a place in it.
+        for node in reversed([node for node in nodes() if node.GetID() not in before]):
+            if not node.IsA("vtkMRMLSubjectHierarchyNode"):
+                scene.RemoveNode(node)
+        raise
+
+
+def refuse_changed(volume, image, voxels=None):
+    """Raise SEBrainSegError if an image made of a volume node, or its :func:`voxels_of` then, no longer fits to it."""
+    data = volume.GetImageData()
+    fits = data is not None and data.GetDimensions() == image.GetSize() and not problem(volume, bundled=False)
+    if not fits or voxels not in (None, voxels_of(volume)):
+        raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
+
+
+def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title=""):
     """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
@@ -113,10 +253,10 @@ def add_segmentation(volume, labels, structures, title, voxels=None):
 
     Args:
         volume: the volume node that was segmented.
-        labels: uint8 or uint16 ``SimpleITK.Image``, voxel by voxel that of ``volume``.
-        structures: what the labels are.
-        title: what segmented it, as in ``"U-Net scSE"``; part of the node's name.
+        segmentation: a :class:`~.segmentation.Segmentation` of it, voxel by voxel.
         voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
+        kind: ``SEGMENTATION`` or ``CONSENSUS``.
+        title: what segmented it, part of the node's name; by default its parameters' title.
 
     Returns:
         the ``vtkMRMLSegmentationNode``.
@@ -124,29 +264,29 @@ def add_segmentation(volume, labels, structures, title, voxels=None):
     Raises:
         SEBrainSegError: the volume has changed since or has gone, so that the labels no longer fit.
     """
-    scene, data = volume.GetScene(), volume.GetImageData()
-    if scene is None:
-        raise SEBrainSegError(f"The volume '{volume.GetName()}' was removed during the segmentation.")
-    fits = data is not None and data.GetDimensions() == labels.GetSize() and not problem(volume, bundled=False)
-    if not fits or voxels not in (None, voxels_of(volume)):
-        raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
-    name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
-    node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", name)
-    modified = node.StartModify()
-    try:
-        node.CreateDefaultDisplayNodes()
-        node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-        fill(node.GetSegmentation(), structures, shared_labelmap(volume, labels))
-        node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-        stand_beside(volume, node)
-    except BaseException:
-        for half_made in (node.GetDisplayNode(), node):
-            if half_made is not None:
-                scene.RemoveNode(half_made)
-        raise
-    finally:
-        node.EndModify(modified)
+    with all_or_nothing(volume) as scene:
+        refuse_changed(volume, segmentation.labels, voxels)
+        title = title or segmentation.parameters.title
+        node = scene.AddNewNodeByClass(
+            "vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
+        )
+        modified = node.StartModify()
+        try:
+            node.CreateDefaultDisplayNodes()
+            node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
+            fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
+            mark(node, volume, kind, segmentation.parameters, voxels)
+            remember_confidences(node, segmentation)
+            follow(volume, node)
+        finally:
+            node.EndModify(modified)
     return node
+
+
+def remember_confidences(node, segmentation):
+    """Keep with a segmentation node how sure the network was of each structure, if that is known."""
+    if segmentation.confidences:
+        node.SetAttribute(CONFIDENCES, json.dumps(segmentation.confidences))
 
 
 def shared_labelmap(volume, labels):
@@ -165,7 +305,6 @@ def shared_labelmap(volume, labels):
 
 def fill(segmentation, structures, labelmap):
     """Add a segment for every structure, in the order of the table, to an empty ``vtkSegmentation``."""
-    representation = slicer.vtkSegmentationConverter.GetSegmentationBinaryLabelmapRepresentationName()
     for structure in structures:
         segment = slicer.vtkSegment()
         segment.SetName(structure.name)
@@ -175,8 +314,14 @@ def fill(segmentation, structures, labelmap):
         segment.SetNameAutoGenerated(False)
         segment.SetColorAutoGenerated(False)
         segment.SetLabelValue(structure.label)
-        segment.AddRepresentation(representation, labelmap)
+        segment.AddRepresentation(BINARY, labelmap)
         segmentation.AddSegment(segment, structure.segment_id)
+
+
+def follow(volume, node):
+    """Give ``node`` the parent transform of ``volume`` and a place beside it in the subject hierarchy."""
+    node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
+    stand_beside(volume, node)
 
 
 def stand_beside(volume, node):

@@ -3,4 +3,21 @@
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
+
+
+@pytest.fixture
+def organs(tmp_path, monkeypatch):
+    """A small user-trained model of the name "organs", of two structures, and an empty working directory."""
+    from SEBrainSegLib.structures import read_structures
+    from test_user_models import small_model
+
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path / "models"))
+    table = tmp_path / "table.csv"
+    table.write_text("LabelValue,Name\n4,Left Kidney\n700,Spleen\n", encoding="utf-8")
+    path = tmp_path / "models" / "organs.pt"
+    small_model(path, read_structures(table), spacing=(1.0, 1.0, 1.0), window=(0.0, 1.0))
+    monkeypatch.chdir(tmp_path)
+    return path

@@ -1,6 +1,7 @@
 """Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
 
 import enum
+import json
 import os
 import re
 import sys
@@ -21,10 +22,13 @@ vtk = pytest.importorskip("vtk")
 if not hasattr(slicer, "vtkMRMLSegmentationNode"):
     pytest.skip("this is another package called slicer", allow_module_level=True)
 
-from PySide6 import QtCore, QtUiTools, QtWidgets  # noqa: E402
+from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
 from SEBrainSegLib import bundled, resources  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
+from SEBrainSegLib.facts import Facts  # noqa: E402
+from SEBrainSegLib.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.segmentation import Excitation, Segmentation  # noqa: E402
 from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
@@ -42,13 +46,43 @@ class qMRMLNodeComboBox(QtWidgets.QComboBox):
     pass
 
 
-class ctkCollapsibleButton(QtWidgets.QGroupBox):
-    """Has its text as a title, as the collapsible button has on its handle."""
+class qMRMLTableView(QtWidgets.QTableView):
+    """Shows a table node through a model of its own."""
+
+    node = None
+
+    def setMRMLTableNode(self, node):
+        self.node, model = node, None
+        if node is not None:
+            table = node.GetTable()
+            model = QtGui.QStandardItemModel(table.GetNumberOfRows(), table.GetNumberOfColumns(), self)
+            for column in range(table.GetNumberOfColumns()):
+                model.setHorizontalHeaderItem(column, QtGui.QStandardItem(table.GetColumnName(column)))
+                for row in range(table.GetNumberOfRows()):
+                    model.setItem(row, column, QtGui.QStandardItem(table.GetValue(row, column).ToString()))
+        self.setModel(model)
+
+
+class ctkCollapsibleButton(QtWidgets.QWidget):
+    """A handle with its text, beneath which the rest is shown unless it is collapsed."""
+
+    handle = None
 
     def event(self, event):
         if event.type() == QtCore.QEvent.Polish:
-            self.setTitle(self.property("text") or "")
+            self.handle = QtWidgets.QToolButton(self, text=self.property("text"), autoRaise=True)
+            self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
+            self.handle.setArrowType(QtCore.Qt.DownArrow)
+            self.handle.adjustSize()
+            self.layout().setContentsMargins(9, 30, 9, 3)
+            if self.property("collapsed"):
+                self.handle.setArrowType(QtCore.Qt.RightArrow)
+                self.setMaximumHeight(28)
         return super().event(event)
+
+    def expand(self):
+        self.handle.setArrowType(QtCore.Qt.DownArrow)
+        self.setMaximumHeight(16777215)
 
 
 @pytest.fixture
@@ -59,7 +93,7 @@ def application():
 def load_ui(path=UI):
     """The .ui file as a tree of widgets."""
     loader = QtUiTools.QUiLoader()
-    for stand_in in (qMRMLWidget, qMRMLNodeComboBox, ctkCollapsibleButton):
+    for stand_in in (qMRMLWidget, qMRMLNodeComboBox, qMRMLTableView, ctkCollapsibleButton):
         loader.registerCustomWidget(stand_in)
     panel = loader.load(str(path))
     assert panel is not None, loader.errorString()
@@ -125,6 +159,7 @@ def parameterNodeWrapper(wrapped):
             tag = len(self.bound)
             assert set(mapping) <= set(fields), "a name that is no parameter"
             enums = {name: widget for name, widget in mapping.items() if issubclass(fields[name], enum.Enum)}
+            ticks = {name: widget for name, widget in mapping.items() if fields[name] is bool}
             assert not {str, int, float} & {fields[name] for name in mapping}, "such lists need fixed choices"
             # As Slicer's: whatever is still bound to a list hears of its being cleared and filled.
             for name, widget in enums.items():
@@ -132,6 +167,7 @@ def parameterNodeWrapper(wrapped):
                 for choice in fields[name]:
                     widget.addItem(choice.label())
             self.bound[tag] = {name: (widget, self.listen(name, widget)) for name, widget in enums.items()}
+            self.bound[tag].update({name: (widget, self.listen_tick(name, widget)) for name, widget in ticks.items()})
             self.store.observed.AddObserver("ModifiedEvent", lambda caller, event: self.show())
             return tag
 
@@ -146,16 +182,28 @@ def parameterNodeWrapper(wrapped):
             widget.currentIndexChanged.connect(changed)
             return changed
 
+        def listen_tick(self, name, widget):
+            def changed(ticked):
+                if not self.updating:
+                    setattr(self, name, bool(ticked))
+
+            widget.setChecked(getattr(self, name))
+            widget.toggled.connect(changed)
+            return changed
+
         def show(self):
             self.__dict__["updating"] = True
             for widgets in self.bound.values():
                 for name, (widget, _) in widgets.items():
-                    widget.setCurrentIndex(list(fields[name]).index(getattr(self, name)))
+                    if fields[name] is bool:
+                        widget.setChecked(getattr(self, name))
+                    else:
+                        widget.setCurrentIndex(list(fields[name]).index(getattr(self, name)))
             self.__dict__["updating"] = False
 
         def disconnectGui(self, tag):
-            for widget, changed in self.bound.get(tag, {}).values():
-                widget.currentIndexChanged.disconnect(changed)
+            for name, (widget, changed) in self.bound.get(tag, {}).items():
+                (widget.toggled if fields[name] is bool else widget.currentIndexChanged).disconnect(changed)
             self.bound[tag] = {}
 
     Wrapper.fields = fields
@@ -228,16 +276,58 @@ def models(monkeypatch, tmp_path):
     return folder
 
 
+class Application:
+    """In the place of ``slicer.app``."""
+
+    def __init__(self):
+        self.kept = {}
+
+    def connect(self, signal, slot):
+        pass
+
+    def processEvents(self):
+        pass
+
+    def userSettings(self):
+        return types.SimpleNamespace(value=self.kept.get, setValue=self.kept.__setitem__)
+
+
+class FileDialog:
+    """As PythonQt's: the answer is the path."""
+
+    answer = ""
+
+    @staticmethod
+    def getSaveFileName(parent, title, path, filters):
+        FileDialog.asked = path
+        return FileDialog.answer
+
+
+class Clipboard:
+    text = ""
+
+    def setText(self, text):
+        Clipboard.text = text
+
+
+PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog}
+
+
 @pytest.fixture
 def module(application, monkeypatch):
     """SEBrainSeg.py itself, in a scene of Slicer's core."""
     scene = slicer.vtkMRMLScene()
     util = module_of(
-        VTKObservationMixin=VTKObservationMixin, loadUI=load_ui, childWidgetVariables=named, __name__="slicer.util"
+        VTKObservationMixin=VTKObservationMixin,
+        loadUI=load_ui,
+        childWidgetVariables=named,
+        mainWindow=lambda: None,
+        confirmOkCancelDisplay=lambda question: True,
+        __name__="slicer.util",
     )
     monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
     monkeypatch.setattr(slicer, "util", util, raising=False)
-    monkeypatch.setattr(slicer, "app", types.SimpleNamespace(connect=lambda signal, slot: None), raising=False)
+    monkeypatch.setattr(slicer, "app", Application(), raising=False)
     translation = module_of(tr=lambda text: text, translate=lambda context, text: text)
     base = module_of(
         ScriptedLoadableModule=ScriptedLoadableModule,
@@ -245,7 +335,9 @@ def module(application, monkeypatch):
         ScriptedLoadableModuleLogic=ScriptedLoadableModuleLogic,
         ScriptedLoadableModuleTest=ScriptedLoadableModuleTest,
     )
-    monkeypatch.setitem(sys.modules, "qt", QtCore)
+    # PySide6 makes its classes when they are asked for.
+    qt = module_of(**PYTHONQT, __getattr__=lambda name: getattr(QtCore, name))
+    monkeypatch.setitem(sys.modules, "qt", qt)
     monkeypatch.setitem(sys.modules, "slicer.util", util)
     monkeypatch.setitem(sys.modules, "slicer.i18n", translation)
     monkeypatch.setitem(sys.modules, "slicer.ScriptedLoadableModule", base)
@@ -259,7 +351,8 @@ def module(application, monkeypatch):
     exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
     module.imported = set(sys.modules) - before
     yield module
-    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+    for name in ("qtprocess", "presenter"):
+        sys.modules.pop(f"SEBrainSegLib.{name}", None)
 
 
 class Run:
@@ -272,22 +365,52 @@ class Run:
         self.running, self.started = False, None
         Run.made = self
 
-    def start(self, image, parameters):
-        self.running, self.started = True, (image, parameters)
+    def start(self, image, job):
+        self.running, self.started = True, (image, job.checked())
 
     def end(self, tell, *arguments):
         self.running = False
         tell(*arguments)
+
+    def finish(self, table=None, device="cpu", seconds=20.0):
+        """Give what the real one would, for the job: some voxels of the first structure everywhere."""
+        image, job = self.started
+        table = table or structures()
+        made = []
+        for number, parameters in enumerate(job.choices):
+            labels = sitk.Image(image.GetSize(), sitk.sitkUInt16) + table[0].label
+            labels[number, 0, 0] = 0
+            scalar = sitk.Image(image.GetSize(), sitk.sitkFloat32) + 0.5
+            fields = {"confidences": {table[0].label: 0.75}, "confidence": scalar} if job.confidence else {}
+            if job.excitation:
+                fields["excitation"] = Excitation(job.excitation, scalar, (0.25, 0.5), (0.0, 0.1))
+            volumes = {structure.label: 1.0 for structure in table}
+            made.append(Segmentation(labels, volumes, device, table, parameters, seconds, **fields))
+        self.end(self.finished, tuple(made))
 
     def cancel(self):
         if self.running:
             self.end(self.cancelled)
 
 
+class Search:
+    """In the place of the search for devices."""
+
+    def __init__(self, factory, python, found):
+        self.found = found
+        self.cancelled = False
+        Search.made = self
+
+    def cancel(self):
+        self.cancelled = True
+
+
 @pytest.fixture
 def widget(module, monkeypatch):
-    """The panel, shown, with torch there and the child process not."""
+    """The panel, shown, with torch there and the child processes not."""
     monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
+    monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", Search)
+    monkeypatch.setattr("SEBrainSegLib.facts.facts", lambda parameters: Facts(1234567, 2.85, 0.824, 21.4))
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     return widget
@@ -303,12 +426,6 @@ def volume(size=(6, 5, 4), name="T1"):
     return node
 
 
-def labels_file(folder):
-    path = folder / "labels.nrrd"
-    sitk.WriteImage(sitk.Image((6, 5, 4), sitk.sitkUInt8) + 17, str(path))
-    return path
-
-
 def segmentations():
     return slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
 
@@ -321,10 +438,13 @@ def test_widgets_that_the_code_uses_are_in_the_panel(application):
     assert used and used <= set(vars(named(load_ui())))
 
 
+# Lists whose entries come and go are filled by the code.
+LISTED = {"architecture", "model", "structures", "device", "block"}
+
+
 def test_bound_widgets_are_fields_of_the_parameter_node(module, application):
     bound = {w.property("SlicerParameterName") for w in vars(named(load_ui())).values()} - {None}
-    # The list of networks, which grows with every model that is trained, is the code's own.
-    assert bound == set(module.SEBrainSegParameterNode.fields) - {"architecture", "model"}
+    assert bound == set(module.SEBrainSegParameterNode.fields) - LISTED
 
 
 def test_top_widget_passes_the_scene_on():
@@ -335,19 +455,56 @@ def test_top_widget_passes_the_scene_on():
     assert selectors and selectors <= receivers
 
 
-def test_the_panel_can_be_seen(widget, application, tmp_path):
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_the_panel_can_be_seen(widget, application, tmp_path, monkeypatch, theme):
+    """Pictures for a person to look at: collapsed in mid-run, and all of it with results."""
+    palette = application.palette()
+    if theme == "dark":
+        application.setPalette(dark_palette())
     node = volume(name="colin27_t1")
     widget.parameterNode.volume = node
     widget.ui.volumeSelector.addItem(node.GetName())
+    Search.made.found({"cuda:0": "NVIDIA A100-SXM4-80GB (cuda:0)"})
     widget.onApply()
     Run.made.progress(0.43, "Segmenting coronal slices on cpu")
     panel = widget.layout.itemAt(0).widget()
-    panel.resize(400, 380)
+    panel.resize(380, 600)
     panel.show()
     application.processEvents()
-    picture = panel.grab()
-    assert picture.save(str(tmp_path / "panel.png"))
-    assert panel.minimumSizeHint().width() < 400
+    assert panel.grab().save(str(tmp_path / f"running {theme}.png"))
+    assert panel.minimumSizeHint().width() <= 380
+    Run.made.finish()
+    widget.ui.compareButton.click()
+    Run.made.finish()
+    widget.ui.volumesButton.click()
+    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
+        getattr(widget.ui, section).expand()
+    panel.resize(380, 1100)
+    application.processEvents()
+    assert panel.grab().save(str(tmp_path / f"results {theme}.png"))
+    assert panel.minimumSizeHint().width() <= 380
+    widget.parameterNode.volume = volume(name="sub-0123456789_ses-baseline_acq-mprage_rec-norm_run-01_desc-raw_T1w")
+    widget.ui.volumeSelector.addItem(widget.parameterNode.volume.GetName())
+    applied(widget)
+    application.processEvents()
+    assert panel.minimumSizeHint().width() <= 380
+    application.setPalette(palette)
+
+
+def dark_palette():
+    """Much like that of Slicer's dark style."""
+    palette, role = QtGui.QPalette(), QtGui.QPalette
+    for roles, colour in (
+        ((role.Window, role.Button), (50, 50, 50)),
+        ((role.Base, role.AlternateBase), (35, 35, 35)),
+        ((role.WindowText, role.Text, role.ButtonText), (220, 220, 220)),
+        ((role.PlaceholderText,), (150, 150, 150)),
+    ):
+        for each in roles:
+            palette.setColor(each, QtGui.QColor(*colour))
+    for each in (role.WindowText, role.Text, role.ButtonText):
+        palette.setColor(role.Disabled, each, QtGui.QColor(120, 120, 120))
+    return palette
 
 
 # What the panel does -------------------------------------------------------------------------------------------------
@@ -405,13 +562,13 @@ def test_a_user_trained_model_stands_beside_the_bundled_networks(widget, models)
     assert not any(box.enabled for box in settled) and ui.deviceComboBox.enabled
     assert ui.applyButton.enabled
     ui.applyButton.click()
-    assert Run.made.started[1].model == "abdomen-ct"
+    assert Run.made.started[1].choices[0].model == "abdomen-ct"
     Run.made.cancel()
     ui.networkComboBox.setCurrentText("U-Net")
     assert all(box.enabled for box in settled) and not ui.applyButton.enabled
     ui.seComboBox.setCurrentText("scSE")
     ui.applyButton.click()
-    assert (Run.made.started[1].model, Run.made.started[1].view) == ("", "axial")
+    assert [(each.model, each.view) for each in Run.made.started[1].choices] == [("", "axial")]
 
 
 def test_a_model_of_a_bundled_networks_name_is_not_mistaken_for_it(widget, models):
@@ -446,16 +603,14 @@ def test_a_scene_that_names_another_model_is_shown(widget):
     assert widget.ui.networkComboBox.currentText == "of another computer (user-trained)"
 
 
-def test_a_user_trained_models_structures_become_segments(widget, models, tmp_path):
+def test_a_user_trained_models_structures_become_segments(widget, models):
     (models / "abdomen-ct.pt").touch()
     widget.enter()
     widget.parameterNode.volume = volume(size=(6, 5, 1), name="Slice")
     assert not widget.ui.applyButton.enabled and "single slice" in widget.ui.statusLabel.text
     widget.ui.networkComboBox.setCurrentText("abdomen-ct (user-trained)")
     widget.ui.applyButton.click()
-    path = tmp_path / "labels.nrrd"
-    sitk.WriteImage(sitk.Image((6, 5, 1), sitk.sitkUInt16) + 300, str(path))
-    Run.made.end(Run.made.finished, path, (LIVER,), "cpu")
+    Run.made.finish((LIVER,))
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert node.GetName() == "Slice structures (abdomen-ct)"
     assert node.GetSegmentation().GetNumberOfSegments() == 1
@@ -511,9 +666,8 @@ def choose(widget):
 def chosen(widget):
     """What the panel shows, which is what the node holds."""
     shown, node = tuple(box.currentText for box in boxes(widget)), widget.parameterNode
-    assert shown == tuple(
-        choice.label() for choice in (node.architecture, node.se, node.view, node.protocol, node.device)
-    )
+    assert shown[:4] == tuple(choice.label() for choice in (node.architecture, node.se, node.view, node.protocol))
+    assert {"Automatic": "auto", "CPU": "cpu"}[shown[4]] == node.device
     return shown
 
 
@@ -552,20 +706,21 @@ def test_the_choices_of_a_closed_scene_are_let_go(widget):
     assert old.se.label() == "scSE"
 
 
-def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
+def test_apply_segments_with_the_choices_and_makes_a_node(widget):
     widget.parameterNode.volume = volume()
     widget.ui.seComboBox.setCurrentText("cSE")
     widget.ui.deviceComboBox.setCurrentText("CPU")
     widget.ui.protocolComboBox.setCurrentText("Neuromorphometrics (manual)")
     widget.ui.applyButton.click()
-    image, parameters = Run.made.started
+    image, job = Run.made.started
+    (parameters,) = job.choices
     assert image.GetSize() == (6, 5, 4)
     assert (parameters.se, parameters.device, parameters.protocol) == ("cse", "cpu", "manual")
     assert not widget.ui.applyButton.enabled and widget.ui.cancelButton.enabled
     assert not widget.ui.inputsCollapsibleButton.enabled and not widget.ui.progressBar.isHidden()
     Run.made.progress(0.5, "Halfway")
     assert widget.ui.progressBar.value == 50 and widget.ui.statusLabel.text == "Halfway"
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
     assert node.GetName() == "T1 structures (U-Net cSE, manual protocol)"
     assert node.GetSegmentation().GetNumberOfSegments() == 31
@@ -574,12 +729,12 @@ def test_apply_segments_with_the_choices_and_makes_a_node(widget, tmp_path):
     assert widget.ui.progressBar.isHidden()
 
 
-def test_labels_of_other_voxels_are_not_shown(widget, tmp_path):
+def test_labels_of_other_voxels_are_not_shown(widget):
     node = volume()
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
     node.GetImageData().GetPointData().GetScalars().Fill(6)
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     assert "was changed during the segmentation; segment it again" in widget.ui.statusLabel.text
     assert segmentations() == 0 and widget.ui.applyButton.enabled
 
@@ -608,7 +763,7 @@ def test_removing_the_volume_ends_its_run(widget):
     assert Run.made.running
     slicer.mrmlScene.RemoveNode(node)
     assert not Run.made.running and segmentations() == 0
-    assert "removed" in widget.outcome
+    assert "removed" in widget.ui.statusLabel.text
 
 
 def test_closing_the_scene_ends_the_run(widget):
@@ -627,11 +782,11 @@ def test_the_end_of_the_panel_ends_the_run(widget):
     assert not Run.made.running and not widget.observations
 
 
-def test_a_run_goes_on_while_another_module_is_shown(widget, tmp_path):
+def test_a_run_goes_on_while_another_module_is_shown(widget):
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     widget.exit()
-    Run.made.end(Run.made.finished, labels_file(tmp_path), structures(), "cpu")
+    Run.made.finish()
     assert segmentations() == 1
     widget.enter()
     assert widget.ui.statusLabel.text.startswith("Created")
@@ -686,7 +841,177 @@ def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
     widget.logic.ensureTorch = lambda: slicer.mrmlScene.RemoveNode(node)
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
-    assert Run.made.started is None and "removed" in widget.outcome
+    assert Run.made.started is None
+    assert "removed" in widget.ui.statusLabel.text
+
+
+# Variants, comparison, maps and result -------------------------------------------------------------------------------
+
+
+def applied(widget, **choices):
+    """Segment a volume with the panel; returns its segmentation node."""
+    if widget.parameterNode.volume is None:
+        widget.parameterNode.volume = volume()
+    for name, text in choices.items():
+        getattr(widget.ui, f"{name}ComboBox").setCurrentText(text)
+    widget.ui.applyButton.click()
+    Run.made.finish()
+    count = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")
+    return slicer.mrmlScene.GetNthNodeByClass(count - 1, "vtkMRMLSegmentationNode")
+
+
+def test_going_back_to_a_variant_shows_it_at_once(widget):
+    scse, none = applied(widget), applied(widget, se="none")
+    assert (scse.GetDisplayVisibility(), none.GetDisplayVisibility()) == (0, 1)
+    widget.ui.seComboBox.setCurrentText("scSE")
+    assert (scse.GetDisplayVisibility(), none.GetDisplayVisibility()) == (1, 0)
+    assert scse.GetName() in widget.ui.statusLabel.text and widget.ui.resultLabel.text == scse.GetName()
+    Run.made.started = None
+    widget.ui.applyButton.click()
+    assert Run.made.started is None and segmentations() == 2
+    widget.parameterNode.volume.GetImageData().GetPointData().GetScalars().Fill(6)
+    widget.ui.applyButton.click()
+    assert Run.made.running
+
+
+def test_a_variant_that_was_deleted_is_computed_anew(widget):
+    slicer.mrmlScene.RemoveNode(applied(widget))
+    assert not widget.ui.show3dButton.enabled and not widget.ui.cortexCheckBox.enabled
+    widget.ui.applyButton.click()
+    assert Run.made.running
+
+
+def test_a_line_says_what_to_expect(widget):
+    widget.parameterNode.volume = volume()
+    assert "parameters" in widget.ui.factsLabel.text and "Dice" in widget.ui.factsLabel.text
+    applied(widget)
+    assert "20 s on CPU, as last time" in widget.ui.factsLabel.text
+    assert slicer.app.kept["SEBrainSeg/seconds/unet-scse-coronal/cpu"] == "20.0"
+
+
+def test_gpus_are_listed_by_name(widget):
+    widget.parameterNode.volume = volume()
+    widget.parameterNode.device = "cuda:1"
+    assert widget.ui.deviceComboBox.currentText == "cuda:1"
+    Search.made.found({"cuda:0": "A100 (cuda:0)"})
+    assert items(widget.ui.deviceComboBox) == ["Automatic", "A100 (cuda:0)", "CPU"]
+    assert widget.ui.deviceComboBox.currentText == "Automatic" and "no device 'cuda:1'" in widget.ui.statusLabel.text
+    widget.ui.deviceComboBox.setCurrentText("A100 (cuda:0)")
+    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready."
+    widget.cleanup()
+    assert Search.made.cancelled
+
+
+def test_structures_are_chosen_or_typed(widget):
+    widget.parameterNode.volume = volume()
+    box = widget.ui.structuresComboBox
+    assert {"Deep grey matter", "Hippocampus"} < set(items(box)) and box.currentText == ""
+    box.setCurrentText("Deep grey matter")
+    widget.ui.applyButton.click()
+    assert Run.made.started[1].choices[0].structures == "Deep grey matter"
+    Run.made.cancel()
+    box.setEditText("Left Hippocampus, Amygdala")
+    assert widget.parameterNode.structures == "Left Hippocampus, Amygdala" and widget.ui.applyButton.enabled
+    widget.exit()
+    widget.enter()
+    assert box.currentText == "Left Hippocampus, Amygdala"
+
+
+def test_compare_shows_table_and_disagreement(widget):
+    ui = widget.ui
+    widget.parameterNode.volume = volume()
+    view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    assert ui.noneCheckBox.checked and ui.scseCheckBox.checked and ui.compareButton.enabled
+    ui.noneCheckBox.click()
+    assert not ui.compareButton.enabled and "two variants" in ui.compareButton.toolTip
+    ui.cseCheckBox.click()
+    ui.consensusCheckBox.click()
+    ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["cse", "scse"]
+    Run.made.finish()
+    assert segmentations() == 3
+    table = ui.comparisonTableView.node
+    assert table.GetNumberOfRows() == 31 and not ui.comparisonTableView.isHidden()
+    assert "disagreement" in slicer.mrmlScene.GetNodeByID(view.GetForegroundVolumeID()).GetName()
+    slicer.mrmlScene.RemoveNode(table)
+    assert ui.comparisonTableView.node is None and ui.comparisonTableView.isHidden()
+    ui.networkComboBox.setCurrentText("DenseNet")
+    assert not ui.cseCheckBox.enabled and "No DenseNet cSE is bundled" in ui.cseCheckBox.toolTip
+    assert not ui.compareButton.enabled
+
+
+def test_maps_are_shown(widget, monkeypatch):
+    ui, charts = widget.ui, []
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=charts.append))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    widget.parameterNode.volume = volume()
+    assert not ui.mapsButton.enabled and "Choose a block" in ui.mapsButton.toolTip
+    ui.blockComboBox.setCurrentText("decoder 4")
+    assert widget.parameterNode.block == "decoder 4" and ui.mapsButton.enabled
+    ui.confidenceCheckBox.click()
+    ui.mapsButton.click()
+    job = Run.made.started[1]
+    assert (job.excitation, job.confidence) == ("decoder 4", True)
+    Run.made.finish()
+    assert len(charts) == 1 and charts[0].GetNumberOfPlotSeriesNodes() == 3
+    assert segmentations() == 1 and slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3
+    ui.mapsButton.click()
+    assert len(charts) == 2 and not Run.made.running
+    ui.seComboBox.setCurrentText("none")
+    assert not ui.blockComboBox.enabled and items(ui.blockComboBox) == ["none"]
+    ui.seComboBox.setCurrentText("scSE")
+    assert ui.blockComboBox.currentText == "decoder 4"
+
+
+def test_groups_of_the_result_are_hidden_and_shown(widget):
+    ui = widget.ui
+    assert not ui.cortexCheckBox.enabled and "Segment a volume first" in ui.resultLabel.text
+    display = applied(widget).GetDisplayNode()
+    assert ui.cortexCheckBox.enabled and ui.cortexCheckBox.checked
+    ui.cortexCheckBox.click()
+    assert not display.GetSegmentVisibility("Left-Cerebral-Cortex") and display.GetSegmentVisibility("Left-Hippocampus")
+    assert not ui.cortexCheckBox.checked and ui.deepGreyCheckBox.checked
+    ui.cortexCheckBox.click()
+    assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
+
+
+def test_check_boxes_are_named_after_the_groups(widget):
+    assert [box.text for _, box in widget.groupBoxes()] == [group for group, _ in widget.groupBoxes()]
+
+
+def test_3d_on_request(widget):
+    node = applied(widget)
+    widget.ui.show3dButton.click()
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface") and widget.ui.show3dButton.checked
+    assert node.GetDisplayNode().GetVisibility3D() and not widget.presenter.busy
+    widget.ui.show3dButton.click()
+    assert not node.GetDisplayNode().GetVisibility3D() and not widget.ui.show3dButton.checked
+
+
+def test_volumes_are_shown_copied_and_saved(widget, tmp_path, monkeypatch):
+    ui = widget.ui
+    node = applied(widget)
+    ui.volumesButton.click()
+    table = ui.volumesTableView.node
+    assert node.GetName() in table.GetName() and not ui.volumesTableView.isHidden()
+    ui.copyButton.click()
+    lines = Clipboard.text.splitlines()
+    assert lines[0].split("\t")[:2] == ["structure", "left_ml"] and len(lines) == 1 + table.GetNumberOfRows()
+    ui.saveButton.click()
+    assert FileDialog.asked == f"{node.GetName()}.csv" and not list(tmp_path.glob("*.csv"))
+    monkeypatch.setattr(FileDialog, "answer", str(tmp_path / "volumes.csv"))
+    ui.saveButton.click()
+    assert (tmp_path / "volumes.csv").read_text(encoding="utf-8").startswith("structure,left_ml")
+    assert "Saved" in ui.statusLabel.text
+
+
+def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
+    scans = [volume(name=f"Scan {index}") for index in range(2)]
+    monkeypatch.setattr("SEBrainSegLib.scene_sequences.items", lambda node: scans if node is scans[0] else ())
+    widget.parameterNode.volume = volume()
+    assert widget.ui.sequenceButton.isHidden()
+    widget.parameterNode.volume = scans[0]
+    assert not widget.ui.sequenceButton.isHidden() and widget.ui.sequenceButton.enabled
 
 
 # The test inside of Slicer -------------------------------------------------------------------------------------------
@@ -707,36 +1032,50 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
     assert "PyTorch is not installed" in ScriptedLoadableModuleTest.said
 
 
+def test_the_self_test_asks_before_it_closes_the_scene(widget, module, monkeypatch):
+    ran = []
+    monkeypatch.setattr(module.SEBrainSegTest, "runTest", lambda self: ran.append(self.cancelled()))
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: False)
+    widget.ui.selfTestButton.click()
+    assert ran == []
+    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: True)
+    widget.ui.selfTestButton.click()
+    assert ran == [False] and widget.ui.statusLabel.text == "The self-test passed."
+
+
 # The call from the Python console ------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def segment(monkeypatch):
-    """In the place of the core's ``segment``; returns the arguments that it was called with."""
+    """In the place of the core's ``run``; returns the jobs that it was called with."""
     called = []
 
-    def segment(image, **choices):
-        called.append(choices)
-        table = (LIVER,) if choices["model"] else structures()
-        labels = sitk.Image(image.GetSize(), sitk.sitkUInt16) + table[0].label
-        return types.SimpleNamespace(labels=labels, structures=table)
+    def run(image, job, progress, cancelled):
+        called.append(job)
+        stand_in = Run(None, None, progress, None, None, cancelled)
+        stand_in.finished = lambda segmentations: made.extend(segmentations)
+        made = []
+        stand_in.start(image, job)
+        stand_in.finish((LIVER,) if job.choices[0].model else None)
+        return tuple(made)
 
-    monkeypatch.setattr("SEBrainSegLib.inference.segment", segment)
+    monkeypatch.setattr("SEBrainSegLib.inference.run", run, raising=False)
     return called
 
 
 def test_the_console_call_returns_the_node(module, segment):
     node = module.SEBrainSegLogic().segment(volume(), se="scSE", view="all", protocol="manual")
-    (choices,) = segment
-    expected = {"architecture": "unet", "se": "scse", "view": "all", "device": "auto", "protocol": "manual"}
-    assert choices == {**expected, "model": "", "progress": None, "cancelled": None}
+    (job,) = segment
+    assert job.choices == (Parameters("unet", "scse", "all", "auto", "manual"),)
+    assert not job.confidence and not job.excitation
     assert node.GetSegmentation().GetNumberOfSegments() == 31 and node.GetScene() is slicer.mrmlScene
 
 
 def test_the_console_call_takes_user_trained_models(module, segment, models):
     (models / "abdomen-ct.pt").touch()
     node = module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)), model="abdomen-ct", device="cpu")
-    assert segment[0]["model"] == "abdomen-ct" and segment[0]["device"] == "cpu"
+    assert segment[0].choices == (Parameters(model="abdomen-ct", device="cpu"),)
     assert node.GetSegmentation().GetNthSegment(0).GetName() == "Liver"
     with pytest.raises(SEBrainSegError, match="single slice"):
         module.SEBrainSegLogic().segment(volume(size=(6, 5, 1)))
@@ -755,18 +1094,99 @@ def test_the_console_call_refuses_in_words(module):
     assert segmentations() == 0
 
 
-def test_the_whole_path_with_a_real_child_process(module, application, monkeypatch):
-    # An even volume: the child must read it, find nothing to segment in it and say so.
+def test_the_console_call_adds_maps(module, segment):
+    node = module.SEBrainSegLogic().segment(volume(), confidence=True, excitation="decoder 1", structures="Hippocampus")
+    assert segment[0].choices[0].structures == "Hippocampus"
+    assert json.loads(node.GetAttribute("SEBrainSeg.Confidences"))
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode") == 1
+    assert slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLScalarVolumeNode") == 3
+
+
+def test_the_console_compares_variants(module, segment):
+    logic, node = module.SEBrainSegLogic(), volume()
+    compared = logic.compare(node, ["none", "scSE"], consensus=True)
+    assert [choice.se for choice in segment[0].choices] == ["none", "scse"]
+    assert len(compared.segmentations) == 2 and compared.table.GetNumberOfRows() == 31
+    assert compared.consensus.GetScene() is compared.disagreement.GetScene() is slicer.mrmlScene
+    with pytest.raises(SEBrainSegError, match="at least two"):
+        logic.compare(node, ["none"])
+    with pytest.raises(SEBrainSegError, match="Unknown squeeze & excitation variant 'x'"):
+        logic.compare(node, ["none", "x"])
+
+
+@pytest.fixture
+def real(module, application, monkeypatch):
+    """The panel with its real child processes."""
     monkeypatch.setattr(module.shutil, "which", lambda name: None)  # The Python of the tests, not some Slicer's.
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
-    widget.parameterNode.volume = volume()
-    widget.ui.applyButton.click()
-    assert widget.run.running
+    yield widget
+    widget.cleanup()
+
+
+def wait_for(application, condition):
+    """Let Qt handle its events until it holds."""
     end = time.time() + 600
-    while widget.run.running:
+    while not condition():
         assert time.time() < end, "waited in vain"
         application.processEvents()
         time.sleep(0.01)
-    assert "same value" in widget.ui.statusLabel.text
+
+
+def test_a_real_child_process_says_what_is_wrong(real, application):
+    # An even volume: the child must read it, find nothing to segment in it and say so.
+    real.parameterNode.volume = volume()
+    real.ui.applyButton.click()
+    assert real.presenter.run.running
+    wait_for(application, lambda: not real.presenter.run.running)
+    assert "same value" in real.ui.statusLabel.text
     assert segmentations() == 0
+
+
+def test_the_whole_path_with_a_real_child_process(real, application, models, monkeypatch):
+    torch = pytest.importorskip("torch")
+    from SEBrainSegLib.model import write_model
+    from SEBrainSegLib.networks import UNet
+
+    charts = []
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=charts.append))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    torch.manual_seed(0)
+    arguments = {"classes": 2, "width": 2, "kernel": 3, "depth": 2, "se": "scse"}
+    write_model(models / "liver.pt", UNet(**arguments), {"architecture": "unet", **arguments}, "axial", table=(LIVER,))
+    node = volume(size=(32, 24, 4))
+    scalars = node.GetImageData().GetPointData().GetScalars()
+    for index in range(scalars.GetNumberOfTuples()):
+        scalars.SetTuple1(index, index % 32)
+    real.enter()
+    real.parameterNode.volume = node
+    real.ui.networkComboBox.setCurrentText("liver (user-trained)")
+    real.ui.blockComboBox.setCurrentText("decoder 1")
+    real.ui.confidenceCheckBox.click()
+    real.ui.mapsButton.click()
+    seen = set()
+    wait_for(application, lambda: seen.add(real.ui.progressBar.value) or not real.presenter.run.running)
+    assert "computed on" in real.ui.statusLabel.text, real.ui.statusLabel.text
+    assert segmentations() == 1 and len(seen) > 2
+    names = [each.GetName() for each in charts] + [real.ui.resultLabel.text]
+    assert names == ["T1 channels decoder 1 (liver)", "T1 structures (liver)"]
+    confidence = slicer.mrmlScene.GetFirstNodeByName("T1 confidence (liver)")
+    assert confidence.GetImageData().GetDimensions() == (32, 24, 4)
+    low, high = confidence.GetImageData().GetScalarRange()
+    assert 0.5 <= low <= high <= 1
+    assert slicer.mrmlScene.GetFirstNodeByName("T1 spatial decoder 1 (liver)") is not None
+    assert "as last time" in real.ui.factsLabel.text
+    real.ui.mapsButton.click()
+    real.ui.applyButton.click()
+    assert not real.presenter.run.running and len(charts) == 2 and segmentations() == 1
+    wait_for(application, lambda: real.presenter.devices is not None)
+
+
+def test_a_real_child_process_is_gone_when_cancelled(real, application):
+    real.parameterNode.volume = volume()
+    real.ui.applyButton.click()
+    process = real.presenter.run.process.process
+    application.processEvents()
+    real.ui.cancelButton.click()
+    assert process.state() == QtCore.QProcess.NotRunning and not real.presenter.run.running
+    assert "cancelled" in real.ui.statusLabel.text and real.ui.applyButton.enabled and segmentations() == 0

@@ -7,7 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.resources import resource
+from SEBrainSegLib.segmentation import Segmentation
 from SEBrainSegLib.structures import Code, Structure, structures
 
 slicer = pytest.importorskip("slicer")
@@ -81,11 +83,18 @@ def labels_like(image, marked=()):
     return labels
 
 
+def result_of(labels, table=None, **fields):
+    """A segmentation of these labels, by U-Net scSE."""
+    table = table or structures()
+    volumes = {structure.label: 0.0 for structure in table}
+    return Segmentation(labels, volumes, "cpu", table, **{"parameters": Parameters(), **fields})
+
+
 def segmented(scene, marked=(), **volume):
     """A volume node and the segmentation node made from labels for it."""
     node = volume_node(scene, **volume)
     labels = labels_like(scene_of_slicer.image_of(node), marked)
-    return node, scene_of_slicer.add_segmentation(node, labels, structures(), "U-Net scSE")
+    return node, scene_of_slicer.add_segmentation(node, result_of(labels))
 
 
 def points_of(node, segment_id):
@@ -171,6 +180,7 @@ KIDNEY = Structure(
     Code("SCT", "64033007", "Kidney"),
     Code("SCT", "7771000", "Left"),
 )
+USERS = Parameters(model="abdomen-ct")
 LIVER = Structure(7, "Liver", (221, 130, 101), KIDNEY.category, Code("SCT", "10200004", "Liver"), Code("", "", ""))
 
 
@@ -185,7 +195,7 @@ def test_structures_of_a_user_trained_model_have_their_segments(scene):
     volume, array = volume_node(scene, directions=OBLIQUE), np.zeros(SIZE[::-1])
     array[8, 1, 4], array[2, 2, 2] = 300, 7
     labels = labels_of(array, scene_of_slicer.image_of(volume))
-    node = scene_of_slicer.add_segmentation(volume, labels, (LIVER, KIDNEY), "abdomen-ct")
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS))
     assert node.GetName() == "T1 structures (abdomen-ct)"
     found = described(node.GetSegmentation())
     assert [entry[:4] for entry in found] == [
@@ -205,7 +215,9 @@ def test_a_single_slice_is_for_user_trained_models_only(scene):
     array = np.zeros((1, 9, 7))
     array[0, 5, 3] = 300
     labels = labels_of(array, scene_of_slicer.image_of(volume))
-    node = scene_of_slicer.add_segmentation(volume, labels, (LIVER, KIDNEY), "x-ray", scene_of_slicer.voxels_of(volume))
+    node = scene_of_slicer.add_segmentation(
+        volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS), scene_of_slicer.voxels_of(volume)
+    )
     (at,) = points_of(node, "Left-Kidney")
     np.testing.assert_allclose(at, ras(np.eye(3), (3, 5, 0)), atol=1e-4)
 
@@ -264,7 +276,7 @@ def test_the_result_follows_the_volumes_transform(scene):
     before = scene_of_slicer.voxel_to_ras(volume)
     image = scene_of_slicer.image_of(volume)
     np.testing.assert_allclose(np.array(image.GetOrigin()) * (-1, -1, 1), ORIGIN, atol=1e-6)
-    node = scene_of_slicer.add_segmentation(volume, labels_like(image, {(4, 1, 8): 17}), structures(), "U-Net")
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels_like(image, {(4, 1, 8): 17})))
     assert node.GetTransformNodeID() == transform.GetID()
     (found,) = points_of(node, "Left-Hippocampus")  # in the node's own space
     np.testing.assert_allclose(found, ras(OBLIQUE, (4, 1, 8)), atol=1e-4)
@@ -276,9 +288,7 @@ def test_the_result_follows_the_volumes_transform(scene):
 
 def test_results_are_named_apart_and_kept(scene):
     volume, first = segmented(scene)
-    second = scene_of_slicer.add_segmentation(
-        volume, labels_like(scene_of_slicer.image_of(volume)), structures(), "U-Net scSE"
-    )
+    second = scene_of_slicer.add_segmentation(volume, result_of(labels_like(scene_of_slicer.image_of(volume))))
     assert first.GetName() == "T1 structures (U-Net scSE)"
     assert second.GetName() != first.GetName() and second.GetName().startswith("T1 structures (U-Net scSE)")
     assert first.GetSegmentation().GetNumberOfSegments() == 31
@@ -290,7 +300,7 @@ def test_nothing_else_in_the_scene_changes(scene):
     image = scene_of_slicer.image_of(volume)
     voxels = vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()).copy()
     changed, nodes = volume.GetMTime(), {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
-    node = scene_of_slicer.add_segmentation(volume, labels_like(image), structures(), "U-Net")
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels_like(image)))
     added = {scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())}
     added = {entry.GetClassName() for entry in added if entry.GetID() not in nodes}
     assert added <= {"vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLSubjectHierarchyNode"}
@@ -363,10 +373,10 @@ def test_labels_of_other_voxels_are_not_shown(scene):
     volume = volume_node(scene)
     labels, voxels = labels_like(scene_of_slicer.image_of(volume)), scene_of_slicer.voxels_of(volume)
     volume.GetImageData().GetPointData().GetScalars().Modified()  # in time only
-    assert scene_of_slicer.add_segmentation(volume, labels, structures(), "U-Net", voxels) is not None
+    assert scene_of_slicer.add_segmentation(volume, result_of(labels), voxels) is not None
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     with pytest.raises(SEBrainSegError, match="was changed during the segmentation; segment it again"):
-        scene_of_slicer.add_segmentation(volume, labels, structures(), "U-Net", voxels)
+        scene_of_slicer.add_segmentation(volume, result_of(labels), voxels)
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
@@ -378,7 +388,7 @@ def test_an_error_leaves_nothing_half_made(scene, monkeypatch):
     labels = labels_like(scene_of_slicer.image_of(volume))
     monkeypatch.setattr(scene_of_slicer, "fill", fails)
     with pytest.raises(MemoryError):
-        scene_of_slicer.add_segmentation(volume, labels, structures(), "U-Net")
+        scene_of_slicer.add_segmentation(volume, result_of(labels))
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode"):
         assert scene.GetNumberOfNodesByClass(kind) == 0
 
@@ -388,8 +398,8 @@ def test_labels_of_a_volume_that_changed_are_not_shown(scene):
     labels = labels_like(scene_of_slicer.image_of(volume))
     volume.SetAndObserveImageData(volume_node(scene, size=(3, 3, 3)).GetImageData())
     with pytest.raises(SEBrainSegError, match="changed"):
-        scene_of_slicer.add_segmentation(volume, labels, structures(), "U-Net")
+        scene_of_slicer.add_segmentation(volume, result_of(labels))
     scene.RemoveNode(volume)
     with pytest.raises(SEBrainSegError, match="removed"):
-        scene_of_slicer.add_segmentation(volume, labels, structures(), "U-Net")
+        scene_of_slicer.add_segmentation(volume, result_of(labels))
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0

@@ -1,0 +1,179 @@
+"""What the command line is to segment: files, folders and patterns become scans with a place for their results."""
+
+import glob
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import results
+from .errors import SEBrainSegError
+from .reading import is_dicom
+from .results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
+
+# 2D images in a folder are scans to a model that was trained on such, else pictures of something.
+FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+# How the results of a bundled network are called, in whichever folder.
+RESULT = re.compile(
+    r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
+)
+LONGEST_SELECTION = 60  # letters in a file name
+
+
+@dataclass(frozen=True)
+class Scan:
+    """A scan to segment.
+
+    Attributes:
+        path: an image file or a folder with one DICOM series.
+        name: what it is called in messages.
+        paths: where its results go, by ending, as of :func:`~.results.result_paths`.
+    """
+
+    path: Path
+    name: str
+    paths: dict[str, Path]
+
+    @property
+    def entry(self):
+        """What it is called in a summary, wherever the command was typed."""
+        return os.path.abspath(self.path)
+
+    @property
+    def segmentation(self):
+        """The path of the result to open first."""
+        return self.paths[".seg.nrrd"]
+
+    @property
+    def table(self):
+        """The path of its table of volumes."""
+        return self.paths[".csv"]
+
+    def writers(self, parameters):
+        """Return what writes its results, by ending, as :data:`.results.WRITERS`."""
+        return results.WRITERS
+
+    def is_done(self, parameters):
+        """Whether all of its results are there."""
+        return all(path.exists() for path in self.paths.values())
+
+
+def results_name(parameters):
+    """The part of a result's name that says what made it, as in ``unet-scse-all`` or ``unet-scse-all_hippocampus``."""
+    chosen = "-".join(re.findall(r"[^\W_]+", parameters.structures.lower()))
+    return f"{parameters.name}_{chosen[:LONGEST_SELECTION]}" if chosen else parameters.name
+
+
+def is_result(path):
+    """Whether an image is a result of ours: called like one, or beside a table and a segmentation of its name."""
+    if str(path).lower().endswith(".seg.nrrd"):
+        return True
+    name = stem(path).removesuffix(CONFIDENCE.removesuffix(".nii.gz"))
+    beside = (Path(path).parent / f"{name}{ending}" for ending in (".seg.nrrd", ".csv"))
+    return bool(RESULT.search(name)) or all(each.exists() for each in beside)
+
+
+def is_image(path, flat):
+    """Whether a file that nobody named is to be taken for a scan, by its name; ``flat``: or for a 2D image."""
+    name = os.path.basename(path).lower()
+    if name.startswith(".") or not os.path.isfile(path):
+        return False
+    if name.endswith(FLAT_ENDINGS) and not flat:
+        return False
+    if name.endswith(".img") and os.path.exists(f"{path[:-4]}.hdr"):
+        return False
+    return name.endswith(IMAGE_ENDINGS)
+
+
+def in_folder(folder, flat):
+    """Return the images of a folder without DICOM, results of ours included.
+
+    Raises:
+        SEBrainSegError: there is none.
+    """
+    found = sorted(path for path in map(str, Path(folder).iterdir()) if is_image(path, flat))
+    if found:
+        return found
+    if os.path.exists(os.path.join(folder, "dataset_description.json")):
+        raise SEBrainSegError("This is a BIDS dataset; type 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
+    raise SEBrainSegError(
+        "This folder holds no DICOM series and no image; for folders within, quote 'FOLDER/**/*.nii'."
+    )
+
+
+def of_pattern(pattern, flat):
+    """Return the images and DICOM folders that fit a pattern, results of ours included.
+
+    Raises:
+        SEBrainSegError: there is none.
+    """
+    matches = sorted(set(map(os.path.normpath, glob.glob(os.path.expanduser(pattern), recursive=True))))
+    series = {path for path in matches if os.path.isdir(path) and is_dicom(path)}
+    found = [
+        path
+        for path in matches
+        if path in series or is_image(path, flat) and (os.path.dirname(path) or os.curdir) not in series
+    ]
+    if not found:
+        raise SEBrainSegError("No scan fits this pattern; check it.")
+    return found
+
+
+def steady_part(pattern):
+    """The folders of a pattern before the first wildcard, below which its matches keep their folders."""
+    parts = Path(os.path.expanduser(pattern)).parts[:-1]
+    count = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
+    return Path(*parts[:count])
+
+
+def find_scans(arguments, output, parameters, confidence=False):
+    """Find out what the arguments of the command line mean.
+
+    Args:
+        arguments: files, folders and patterns; they may overlap.
+        output: folder for results, or ``None`` for that of each scan. What a pattern finds in subfolders gets
+            subfolders of the same names in it.
+        parameters: a :class:`~.parameters.Parameters`.
+        confidence: whether a volume of confidences is among the results.
+
+    Returns:
+        the scans; the sentence that says what is wrong, by argument that yielded none; how many results of earlier runs
+        were left out; and whether it is one scan only, named by the user, and not a batch.
+    """
+    scans, problems, left_out = {}, {}, 0
+    endings = (*results.ENDINGS, CONFIDENCE) if confidence else results.ENDINGS
+    named = {path for path in arguments if not is_pattern(path) and (not os.path.isdir(path) or is_dicom(path))}
+    single = len(arguments) == len(named) == 1
+    for argument in arguments:
+        base = None
+        try:
+            if argument in named:
+                found = [argument]
+            elif is_pattern(argument):
+                found, base = of_pattern(argument, bool(parameters.model)), steady_part(argument)
+            else:
+                found = in_folder(argument, bool(parameters.model))
+        except SEBrainSegError as error:
+            problems[argument] = str(error)
+            continue
+        except OSError as error:
+            problems[argument] = f"{argument} cannot be opened ({error.strerror}); check its permissions."
+            continue
+        for path in found:
+            # Not resolve(): a link's own name and place are the user's.
+            absolute = Path(os.path.abspath(path))
+            if not single and os.path.isfile(path) and is_result(path):
+                left_out += 1
+            elif absolute not in scans:
+                folder = absolute.parent
+                if output is not None:
+                    folder = Path(output)
+                    folder /= os.path.relpath(absolute.parent, os.path.abspath(base)) if base is not None else ""
+                name = f"{stem(path)}_{results_name(parameters)}"
+                scans[absolute] = Scan(Path(path), str(path), result_paths(folder, name, endings))
+    return list(scans.values()), problems, left_out, single
+
+
+def is_pattern(argument):
+    """Whether an argument is a pattern, and no file that merely is called like one."""
+    return glob.has_magic(argument) and not os.path.lexists(argument)

@@ -1,0 +1,268 @@
+"""The bridge to Slicer's scene, third part: maps as volume nodes, numbers as tables and plots; see :mod:`.scene`."""
+
+from typing import NamedTuple
+
+import numpy as np
+import SimpleITK as sitk
+import vtk
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+
+from .differences import compare
+from .scene import (
+    CHANNELS,
+    COMPARISON,
+    CONFIDENCE,
+    CONSENSUS,
+    DISAGREEMENT,
+    SEGMENTATION,
+    SPATIAL,
+    add_segmentation,
+    all_or_nothing,
+    find,
+    follow,
+    made,
+    mark,
+    refuse_changed,
+    stand_beside,
+)
+from .volumes import texts
+
+# Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
+SHOWN = 1e-6
+
+# What the columns of the table of volumes are called in the panel.
+TITLES = {
+    "structure": "Structure",
+    "left_ml": "Left (ml)",
+    "right_ml": "Right (ml)",
+    "total_ml": "Total (ml)",
+    "asymmetry_percent": "Asymmetry (%)",
+    "confidence": "Confidence",
+    "remark": "Remark",
+}
+
+
+def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title=""):
+    """Add a scalar volume node on the grid of a volume node, to be shown over it: 0 is transparent.
+
+    Args:
+        volume: the volume node that was segmented.
+        image: ``SimpleITK.Image`` of values from 0 to ``largest``, voxel by voxel that of ``volume``.
+        kind: what it is, such as ``CONFIDENCE``; part of the node's name.
+        parameters: what made it.
+        voxels: as for :func:`add_segmentation`.
+        largest: the value of the colour table's end.
+        title: as for :func:`add_segmentation`.
+
+    Raises:
+        SEBrainSegError: the volume has changed since or has gone.
+    """
+    with all_or_nothing(volume) as scene:
+        refuse_changed(volume, image, voxels)
+        name = scene.GenerateUniqueName(f"{volume.GetName()} {kind} ({title or parameters.title})")
+        node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
+        scalars = numpy_to_vtk(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).ravel(), deep=True)
+        scalars.SetName("ImageScalars")
+        data, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
+        data.SetExtent(volume.GetImageData().GetExtent())
+        data.GetPointData().SetScalars(scalars)
+        volume.GetIJKToRASMatrix(matrix)
+        node.SetIJKToRASMatrix(matrix)
+        node.SetAndObserveImageData(data)
+        node.CreateDefaultDisplayNodes()
+        display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
+        display.SetAndObserveColorNodeID(f"vtkMRMLColorTableNode{'Warm1' if counts else 'Iron'}")
+        display.AutoWindowLevelOff()
+        display.SetWindowLevelMinMax(1 if counts else 0, max(largest, 2) if counts else largest)
+        display.SetThreshold(0.5 if counts else SHOWN, max(largest, 1))
+        display.ApplyThresholdOn()
+        display.SetInterpolate(not counts)
+        mark(node, volume, kind, parameters, voxels)
+        follow(volume, node)
+    return node
+
+
+def show_over(volume, node, opacity=0.5):
+    """Show a volume node over another in all slice views; nothing else of the views changes."""
+    scene, kind = volume.GetScene(), "vtkMRMLSliceCompositeNode"
+    for index in range(scene.GetNumberOfNodesByClass(kind)):
+        view = scene.GetNthNodeByClass(index, kind)
+        view.SetBackgroundVolumeID(volume.GetID())
+        view.SetForegroundVolumeID(node.GetID())
+        view.SetForegroundOpacity(opacity)
+
+
+def add_table(node, name, columns):
+    """Add a table node beside another node.
+
+    Args:
+        node: what the table is about.
+        name: of the table, made unique.
+        columns: maps their names to lists of equal length; those of numbers alone are columns of numbers.
+    """
+    with all_or_nothing(node) as scene:
+        table = scene.AddNewNodeByClass("vtkMRMLTableNode", scene.GenerateUniqueName(name))
+        table.SetUseColumnTitleAsColumnHeader(True)
+        for title, values in columns.items():
+            numbers = bool(values) and all(isinstance(value, (int, float)) for value in values)
+            column = vtk.vtkDoubleArray() if numbers else vtk.vtkStringArray()
+            column.SetName(title)
+            for value in values:
+                column.InsertNextValue(float(value) if numbers else str(value))
+            table.AddColumn(column)
+        table.SetLocked(True)
+        stand_beside(node, table)
+    return table
+
+
+def add_volumes(segmentation, rows):
+    """Add the table node of :func:`.volumes.rows` beside the segmentation node that they are about."""
+    columns = {}
+    for name in rows[0] if rows else ():
+        values = [row[name] for row in rows]
+        words = any(isinstance(value, str) for value in values)
+        columns[TITLES[name]] = [texts(row)[name] for row in rows] if words else [round(value, 3) for value in values]
+    return add_table(segmentation, f"{segmentation.GetName()} volumes", columns)
+
+
+class Compared(NamedTuple):
+    """The nodes of a comparison: segmentations in the order of the variants, table, disagreement, consensus or None."""
+
+    segmentations: tuple
+    table: object
+    disagreement: object
+    consensus: object
+
+
+def add_compared(volume, segmentations, voxels=None, consensus=False):
+    """Add the nodes of a comparison of segmentations of one volume node; those that are there already are not doubled.
+
+    Args:
+        volume: the volume node that was segmented.
+        segmentations: two or more :class:`~.segmentation.Segmentation`.
+        voxels: as for :func:`~.scene.add_segmentation`.
+        consensus: whether to add theirs, too.
+
+    Returns:
+        :class:`Compared`.
+
+    Raises:
+        SEBrainSegError: the volume has changed since or has gone.
+    """
+    with all_or_nothing(volume):
+        refuse_changed(volume, segmentations[0].labels, voxels)
+        nodes = tuple(
+            find(volume, SEGMENTATION, each.parameters) or add_segmentation(volume, each, voxels)
+            for each in segmentations
+        )
+        differences, parameters = compare(segmentations), segmentations[0].parameters
+        title = ", ".join(differences.titles)
+        table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
+        mark(table, volume, COMPARISON, parameters, voxels)
+        image = add_map(
+            volume, differences.disagreement, DISAGREEMENT, parameters, voxels, len(segmentations) - 1, title
+        )
+        agreed = None
+        if consensus:
+            agreed = add_segmentation(volume, differences.consensus(), voxels, CONSENSUS, f"consensus of {title}")
+    return Compared(nodes, table, image, agreed)
+
+
+def columns_of(differences):
+    """The table of :class:`~.differences.Differences`: a row per structure, rounded to what can be read."""
+    titles = differences.titles
+    columns = {"Structure": [structure.name for structure in differences.structures]}
+    for index, title in enumerate(titles):
+        columns[f"{title} (ml)"] = [round(float(row[index]), 3) for row in differences.volumes]
+    for index, (one, other) in enumerate(differences.pairs):
+        # Not a number where neither found the structure.
+        values = [round(float(row[index]), 3) for row in differences.dice]
+        columns[f"Dice {titles[one]} / {titles[other]}"] = ["" if value != value else value for value in values]
+    columns["Largest difference (ml)"] = [round(float(value), 3) for value in differences.largest]
+    return columns
+
+
+def comparison_of(volume):
+    """Return the table node of the latest comparison of a volume node, or ``None``."""
+    return next(iter(made(volume, (COMPARISON,))), None) if volume is not None else None
+
+
+def add_channels(volume, excitation, parameters, voxels=None):
+    """Add the plot of a block's channel excitation, mean and spread over the slices; returns its chart node."""
+    kind, mean, spread = f"{CHANNELS} {excitation.block}", np.array(excitation.mean), np.array(excitation.spread)
+    lines = {"Mean": mean, "Mean + spread": mean + spread, "Mean - spread": mean - spread}
+    name = f"{volume.GetName()} {kind} ({parameters.title})"
+    columns = {"Channel": list(range(1, len(mean) + 1)), **{title: list(line) for title, line in lines.items()}}
+    with all_or_nothing(volume) as scene:
+        table = add_table(volume, f"{name} table", columns)
+        chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
+        for title in lines:
+            series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
+            series.SetAndObserveTableNodeID(table.GetID())
+            series.SetXColumnName("Channel")
+            series.SetYColumnName(title)
+            series.SetPlotType(series.PlotTypeScatter)
+            series.SetColor(*((0.15, 0.45, 0.85) if title == "Mean" else (0.6, 0.6, 0.6)))
+            series.SetLineStyle(series.LineStyleSolid if title == "Mean" else series.LineStyleDash)
+            series.SetMarkerStyle(series.MarkerStyleCircle if title == "Mean" else series.MarkerStyleNone)
+            chart.AddAndObservePlotSeriesNodeID(series.GetID())
+        chart.SetTitle(f"Channel excitation, {excitation.block} ({parameters.title})")
+        chart.SetXAxisTitle("Channel")
+        chart.SetYAxisTitle("Excitation")
+        chart.SetYAxisRangeAuto(False)
+        chart.SetYAxisRange(0, 1)
+        mark(chart, volume, kind, parameters, voxels)
+        stand_beside(volume, chart)
+    return chart
+
+
+def find_maps(volume, parameters, block, confidence):
+    """Return the nodes of the confidence and of a block's excitation as they were made before, in the order of
+    :func:`add_maps`, or ``()`` if any is missing."""
+    found = {kind: find(volume, kind, parameters) for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")}
+    confident, spatial, channels = found.values()
+    spatially, by_channels = (parameters.se in names for names in (("sse", "scse"), ("cse", "scse")))
+    if parameters.model:
+        # Whatever blocks it has: its excitation was added whole.
+        spatially, by_channels = spatial is not None, spatial is None or channels is not None
+    wanted = [confident] if confidence else []
+    if block:
+        wanted += [spatial] if spatially else []
+        wanted += [channels] if by_channels else []
+    return () if None in wanted else tuple(wanted)
+
+
+def add_maps(volume, segmentation, voxels=None):
+    """Return nodes for the maps that a :class:`~.segmentation.Segmentation` has, adding those that are missing.
+
+    Returns:
+        volume nodes of confidence and spatial excitation, and the chart node of channel excitation, if there are any.
+
+    Raises:
+        SEBrainSegError: the volume has changed since or has gone.
+    """
+    parameters, excitation, nodes = segmentation.parameters, segmentation.excitation, []
+    with all_or_nothing(volume):
+        refuse_changed(volume, segmentation.labels, voxels)
+        if segmentation.confidence is not None:
+            nodes.append(
+                find(volume, CONFIDENCE, parameters)
+                or add_map(volume, segmentation.confidence, CONFIDENCE, parameters, voxels)
+            )
+        if excitation is not None and excitation.spatial is not None:
+            kind = f"{SPATIAL} {excitation.block}"
+            nodes.append(
+                find(volume, kind, parameters) or add_map(volume, excitation.spatial, kind, parameters, voxels)
+            )
+        if excitation is not None and excitation.mean:
+            kind = f"{CHANNELS} {excitation.block}"
+            nodes.append(find(volume, kind, parameters) or add_channels(volume, excitation, parameters, voxels))
+    return tuple(nodes)
+
+
+def show_maps(volume, nodes):
+    """Show the last of the volume nodes over the volume; return the chart node, which needs a view of its own."""
+    for node in nodes:
+        if node.IsA("vtkMRMLScalarVolumeNode"):
+            show_over(volume, node)
+    return next((node for node in nodes if node.IsA("vtkMRMLPlotChartNode")), None)

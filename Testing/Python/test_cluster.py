@@ -1,0 +1,99 @@
+"""Scans on a Dask cluster: a real one of two worker processes on this machine, one of which is killed in mid-run."""
+
+import os
+import sys
+import threading
+import time
+
+import psutil
+import pytest
+
+from cohorts import POSIX, pipe, rows, run, scan, segmented
+from SEBrainSegLib import cli
+
+pytestmark = pytest.mark.usefixtures("organs")
+distributed = pytest.importorskip("distributed")
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A client of a cluster of two worker processes of one thread each, whose dead are replaced."""
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", silence_logs="CRITICAL"
+        ) as cluster,
+        distributed.Client(cluster, set_as_default=False) as client,
+    ):
+        yield client
+
+
+def wait_until(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def busy_workers(client):
+    """The addresses of the workers that are at a task."""
+    return [address for address, tasks in client.processing().items() if tasks]
+
+
+def known():
+    return len(rows("out/sebrainseg.csv")) if os.path.exists("out/sebrainseg.csv") else 0
+
+
+@POSIX
+def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
+    """One scan is a pipe, at which its worker waits to be killed; by the next try there is a scan in its place."""
+    for name in "bcd":
+        scan(tmp_path / "study" / f"{name}.nii.gz")
+    slow = pipe(tmp_path / "study" / "a.nii")
+    client.wait_for_workers(2)
+    processes, statuses = client.run(os.getpid), []
+    arguments = (str(slow), "study", "-o", "out", "--dask", client.scheduler.address)
+    command = threading.Thread(target=lambda: statuses.append(run(*arguments)))
+    command.start()
+    wait_until(lambda: known() == 3 or not command.is_alive())
+    os.replace(scan(tmp_path / "whole.nii"), slow)
+    (busy,) = busy_workers(client)
+    psutil.Process(processes[busy]).kill()
+    command.join(60)
+    assert statuses == [0]
+    assert segmented("out") == {"a", "b", "c", "d"}
+    assert not [name for name in os.listdir("out") if name.startswith(".")]
+    assert {row["status"] for row in rows("out/sebrainseg.csv").values()} == {"segmented"}
+
+
+def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, capsys):
+    for number in range(20):
+        scan(tmp_path / "study" / f"{number:02}.nii.gz")
+    client.wait_for_workers(2)
+    tell = cli.tell
+
+    def interrupted(line, failure):
+        tell(line, failure)
+        if "[1/20]" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "tell", interrupted)
+    assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    # Would wait for all that was queued before it.
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
+    wait_until(lambda: not busy_workers(client))
+    assert 1 <= len(segmented("out")) < 10 and known() == 1
+
+
+def test_without_a_cluster_there_is_one_sentence(tmp_path, monkeypatch, capsys):
+    scan(tmp_path / "a.nii.gz")
+    monkeypatch.setattr("SEBrainSegLib.cluster.TIMEOUT", 1)
+    for address in ("tcp://127.0.0.1:9", "nonsense://"):
+        assert run("a.nii.gz", "--dask", address) == 1
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1 and f"No Dask scheduler answers at {address}" in error
+    assert run("a.nii.gz", "--dask", "tcp://127.0.0.1:9", "--jobs", "2") == 2
+    assert "leave out --jobs" in capsys.readouterr().err
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert run("a.nii.gz", "--dask", "tcp://127.0.0.1:9") == 1
+    assert "pip install distributed" in capsys.readouterr().err

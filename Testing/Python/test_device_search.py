@@ -1,0 +1,52 @@
+"""The search for GPUs in a child process."""
+
+import json
+import subprocess
+import sys
+
+from SEBrainSegLib import devices
+from SEBrainSegLib.background import MODULE_FOLDER
+from SEBrainSegLib.device_search import DeviceSearch
+
+
+class Process:
+    """In the place of a child process."""
+
+    def __init__(self, on_output, on_errors, on_end):
+        self.on_output, self.on_end, self.killed = on_output, on_end, False
+        Process.made = self
+
+    def start(self, program, arguments, environment):
+        self.command = [program, *arguments], environment
+
+    def kill(self):
+        self.killed = True
+        self.on_end(None)
+
+
+def test_names_arrive_in_pieces_and_behind_a_librarys_chatter():
+    found = []
+    DeviceSearch(Process, "python", found.append)
+    for piece in (b"Hello from a library\n", b'{"cuda:0": "A1', b'00 (cuda:0)"}\n'):
+        Process.made.on_output(piece)
+    assert not found
+    Process.made.on_end(0)
+    assert found == [{"cuda:0": "A100 (cuda:0)"}]
+
+
+def test_nothing_is_found_where_pytorch_fails_or_the_search_is_ended():
+    found = []
+    DeviceSearch(Process, "python", found.append)
+    Process.made.on_end(1)
+    search = DeviceSearch(Process, "python", found.append)
+    search.cancel()
+    assert Process.made.killed and not found
+    search.cancel()
+
+
+def test_the_real_child_names_the_devices_of_this_computer():
+    DeviceSearch(Process, sys.executable, lambda names: None)
+    command, environment = Process.made.command
+    done = subprocess.run(command, env={**environment}, cwd=MODULE_FOLDER, capture_output=True, check=True, text=True)
+    names = json.loads(done.stdout.splitlines()[-1])
+    assert sorted([*names, "cpu"]) == sorted(devices.available())

@@ -1,0 +1,431 @@
+"""Results, maps, tables, plots and sequences in Slicer's own scene, and how they come back with it."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+import test_scene
+from SEBrainSegLib import scene_maps, scene_results, scene_sequences
+from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.segmentation import Excitation
+from SEBrainSegLib.structures import GROUPS, structures
+from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
+
+slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
+scene, scene_of_slicer = test_scene.scene, test_scene.scene_of_slicer
+
+NONE, SCSE = Parameters(se="none"), Parameters()
+INDEX = (4, 1, 8)
+
+
+def nodes(scene, kind="vtkMRMLNode"):
+    return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
+
+
+def map_like(image, value=0.25):
+    """Zero but for one voxel."""
+    made = sitk.Image(image.GetSize(), sitk.sitkFloat32)
+    made.CopyInformation(image)
+    made[INDEX] = value
+    return made
+
+
+def with_maps(node, parameters=SCSE):
+    """A segmentation of a volume node, with confidence and the excitation of a block of three channels."""
+    image = scene_of_slicer.image_of(node)
+    excitation = Excitation("decoder 1", map_like(image), (0.2, 0.5, 0.75), (0.1, 0.0, 0.05))
+    confidence = map_like(image, 0.5)
+    fields = {"confidences": {17: 0.875}, "confidence": confidence, "excitation": excitation}
+    return result_of(labels_like(image, {INDEX: 17}), parameters=parameters, **fields)
+
+
+def saved_and_opened(scene, folder):
+    """Save the scene with all of its data and open it again."""
+    for node in nodes(scene, "vtkMRMLStorableNode"):
+        if node.GetSaveWithScene() and (node.GetAttribute("SEBrainSeg.Kind") or node.GetName() == "T1"):
+            if node.GetStorageNode() is None:
+                node.AddDefaultStorageNode()
+            storage = node.GetStorageNode()
+            if storage is not None:
+                ending = storage.GetDefaultWriteFileExtension()
+                storage.SetFileName(str(folder / f"{node.GetID()}.{ending}"))
+                assert storage.WriteData(node) == 1
+    for table in nodes(scene, "vtkMRMLTableNode"):
+        if table.GetStorageNode() is None:
+            table.AddDefaultStorageNode()
+            table.GetStorageNode().SetFileName(str(folder / f"{table.GetID()}.tsv"))
+            assert table.GetStorageNode().WriteData(table) == 1
+    scene.SetRootDirectory(str(folder))
+    scene.SetURL(str(folder / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear(True)
+    assert scene.GetFirstNodeByName("T1") is None
+    scene.SetURL(str(folder / "scene.mrml"))
+    scene.Connect()
+    return scene.GetFirstNodeByName("T1")
+
+
+def value_at(node, position):
+    """The value of a volume node's voxel at a RAS position."""
+    to_voxels = np.linalg.inv(scene_of_slicer.voxel_to_ras(node))
+    i, j, k = np.round(to_voxels[:3] @ [*position, 1.0]).astype(int)
+    data = node.GetImageData()
+    return vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])[k, j, i]
+
+
+# What was made before is found again ---------------------------------------------------------------------------------
+
+
+def test_a_segmentation_is_found_by_its_choice(scene):
+    volume, node = segmented(scene)
+    assert scene_of_slicer.find(volume, "segmentation", SCSE) is node
+    assert scene_of_slicer.find(volume, "segmentation", replace(SCSE, device="cpu")) is node
+    others = (
+        NONE,
+        replace(SCSE, view="axial"),
+        replace(SCSE, protocol="manual"),
+        replace(SCSE, structures="Hippocampus"),
+    )
+    assert not any(scene_of_slicer.find(volume, "segmentation", each) for each in others)
+    assert scene_of_slicer.find(volume_node(scene), "segmentation", SCSE) is None
+    assert scene_of_slicer.find(None, "segmentation", SCSE) is None
+
+
+def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):
+    volume, node = segmented(scene)
+    origin = np.array(volume.GetOrigin())
+    volume.SetOrigin(*(origin + 5))
+    assert scene_of_slicer.find(volume, "segmentation", SCSE) is None
+    volume.SetOrigin(*origin)
+    assert scene_of_slicer.find(volume, "segmentation", SCSE) is node
+    volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
+    assert scene_of_slicer.find(volume, "segmentation", SCSE) is None
+
+
+def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):
+    monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
+    (tmp_path / "knee.pt").write_bytes(b"one")
+    knee, volume = Parameters(model="knee"), volume_node(scene)
+    labels = labels_like(scene_of_slicer.image_of(volume))
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels, parameters=knee))
+    assert scene_of_slicer.find(volume, "segmentation", knee) is node
+    (tmp_path / "knee.pt").write_bytes(b"another")
+    assert scene_of_slicer.find(volume, "segmentation", knee) is None
+
+
+def test_only_our_own_are_hidden(scene):
+    volume, first = segmented(scene)
+    labels = labels_like(scene_of_slicer.image_of(volume))
+    second = scene_of_slicer.add_segmentation(volume, result_of(labels, parameters=NONE))
+    _, of_another_volume = segmented(scene)
+    by_hand = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "By hand")
+    by_hand.CreateDefaultDisplayNodes()
+    scene_results.show_only(first)
+    shown = [node.GetDisplayNode().GetVisibility() for node in (first, second, of_another_volume, by_hand)]
+    assert shown == [1, 0, 1, 1]
+    scene_results.show_only(second)
+    assert (first.GetDisplayVisibility(), second.GetDisplayVisibility()) == (0, 1)
+
+
+def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
+    volume = volume_node(scene, directions=OBLIQUE)
+    made = with_maps(volume)
+    node = scene_of_slicer.add_segmentation(volume, made)
+    maps = scene_maps.add_maps(volume, made)
+    labels = labels_like(scene_of_slicer.image_of(volume))
+    compared = scene_maps.add_compared(volume, (result_of(labels, parameters=NONE), made))
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    names = [each.GetName() for each in (node, *maps, compared.table)]
+    columns = compared.table.GetNumberOfColumns()
+
+    volume = saved_and_opened(scene, tmp_path)
+    node = scene_of_slicer.find(volume, "segmentation", SCSE)
+    maps = scene_maps.find_maps(volume, SCSE, "decoder 1", True)
+    table = scene_maps.comparison_of(volume)
+    assert [each.GetName() for each in (node, *maps, table)] == names
+    assert volume.GetParentTransformNode().GetName() == "Moved"
+    assert scene_results.segmentation_of(node).confidences == {17: 0.875}
+    confidence, spatial, chart = maps
+    assert value_at(spatial, ras(OBLIQUE, INDEX)) == 0.25
+    assert value_at(confidence, ras(OBLIQUE, INDEX)) == 0.5
+    assert table.GetNumberOfColumns() == columns and table.GetNumberOfRows() == 31
+    mean = chart.GetNthPlotSeriesNode(0)
+    values = mean.GetTableNode().GetTable().GetColumnByName(mean.GetYColumnName())
+    np.testing.assert_allclose(vtk_to_numpy(values), [0.2, 0.5, 0.75])
+    # Shown as it was, and still found by what made it.
+    scene_results.show_only(node)
+    other = scene_of_slicer.find(volume, "segmentation", NONE)
+    assert node.GetDisplayVisibility() and not other.GetDisplayVisibility()
+
+
+# Maps ----------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["LPS", "oblique, left-handed"])
+def test_a_map_lies_over_the_volume(scene, name):
+    volume = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5))
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    node = scene_maps.add_map(volume, map_like(scene_of_slicer.image_of(volume)), "confidence", SCSE)
+    index = np.array(INDEX) + (3, -2, 5)
+    assert value_at(node, ras(GRIDS[name], index)) == 0.25
+    assert node.GetTransformNodeID() == transform.GetID()
+    display = node.GetDisplayNode()
+    assert display.GetApplyThreshold() and 0 < display.GetLowerThreshold() < 1e-3
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
+
+
+def test_a_map_is_shown_in_the_slice_views(scene):
+    volume = volume_node(scene)
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    maps = scene_maps.add_maps(volume, with_maps(volume))
+    chart = scene_maps.show_maps(volume, maps)
+    assert chart.GetTitle() == "Channel excitation, decoder 1 (U-Net scSE)"
+    assert view.GetBackgroundVolumeID() == volume.GetID()
+    assert view.GetForegroundVolumeID() == maps[1].GetID() and 0 < view.GetForegroundOpacity() < 1
+    scene.RemoveNode(maps[1])
+    assert view.GetForegroundVolumeID() is None and view.GetBackgroundVolumeID() == volume.GetID()
+
+
+def test_maps_that_are_there_are_not_added_again(scene):
+    volume = volume_node(scene)
+    made = with_maps(volume)
+    maps = scene_maps.add_maps(volume, made)
+    assert scene_maps.find_maps(volume, SCSE, "decoder 1", True) == maps
+    assert scene_maps.find_maps(volume, SCSE, "decoder 1", False) == maps[1:]
+    assert scene_maps.find_maps(volume, SCSE, "decoder 2", False) == ()
+    assert scene_maps.find_maps(volume, NONE, "decoder 1", False) == ()
+    assert scene_maps.add_maps(volume, made) == maps
+    scene.RemoveNode(maps[1])
+    assert scene_maps.find_maps(volume, SCSE, "decoder 1", True) == ()
+
+
+def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):
+    volume = volume_node(scene)
+    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    lines = {}
+    for index in range(chart.GetNumberOfPlotSeriesNodes()):
+        series = chart.GetNthPlotSeriesNode(index)
+        table = series.GetTableNode().GetTable()
+        assert list(vtk_to_numpy(table.GetColumnByName(series.GetXColumnName()))) == [1, 2, 3]
+        lines[series.GetYColumnName()] = vtk_to_numpy(table.GetColumnByName(series.GetYColumnName()))
+    np.testing.assert_allclose(lines["Mean"], [0.2, 0.5, 0.75])
+    np.testing.assert_allclose(lines["Mean + spread"], [0.3, 0.5, 0.8])
+    np.testing.assert_allclose(lines["Mean - spread"], [0.1, 0.5, 0.7])
+
+
+def test_maps_of_other_voxels_are_not_added(scene):
+    volume = volume_node(scene)
+    made, voxels = with_maps(volume), scene_of_slicer.voxels_of(volume)
+    volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
+    before = len(nodes(scene))
+    with pytest.raises(SEBrainSegError, match="was changed"):
+        scene_maps.add_maps(volume, made, voxels)
+    assert len(nodes(scene)) == before
+
+
+# Comparison ----------------------------------------------------------------------------------------------------------
+
+
+def two_variants(volume):
+    """They differ in one voxel of two."""
+    image = scene_of_slicer.image_of(volume)
+    one = result_of(labels_like(image, {INDEX: 17, (0, 0, 0): 17}), parameters=NONE)
+    other = result_of(labels_like(image, {INDEX: 17}), parameters=SCSE)
+    return tuple(replace(each, volumes=volumes_of(each)) for each in (one, other))
+
+
+def volumes_of(segmentation):
+    """ml by label, counted here."""
+    voxels = sitk.GetArrayFromImage(segmentation.labels)
+    of_voxel = np.prod(segmentation.labels.GetSpacing()) / 1000
+    return {structure.label: float((voxels == structure.label).sum() * of_voxel) for structure in structures()}
+
+
+def test_a_comparison_says_where_and_how_much(scene):
+    volume = volume_node(scene, directions=OBLIQUE)
+    compared = scene_maps.add_compared(volume, two_variants(volume), consensus=True)
+    assert [node.GetName() for node in compared.segmentations] == [
+        "T1 structures (U-Net)",
+        "T1 structures (U-Net scSE)",
+    ]
+    assert "consensus" in compared.consensus.GetName()
+    assert value_at(compared.disagreement, ras(OBLIQUE, (0, 0, 0))) == 1
+    assert vtk_to_numpy(compared.disagreement.GetImageData().GetPointData().GetScalars()).sum() == 1
+    assert 0 < compared.disagreement.GetDisplayNode().GetLowerThreshold() <= 1
+    table = compared.table.GetTable()
+    titles = [table.GetColumnName(index) for index in range(table.GetNumberOfColumns())]
+    assert titles[0] == "Structure" and titles[-1] == "Largest difference (ml)" and len(titles) == 5
+    row = [structure.label for structure in structures()].index(17)
+    voxel = 0.9 * 1.3 * 2.1 / 1000
+    assert table.GetValue(row, 0).ToString() == "Left Hippocampus"
+    assert [table.GetValue(row, column).ToDouble() for column in (1, 2, 4)] == pytest.approx(
+        [2 * voxel, voxel, voxel], abs=6e-4
+    )
+    assert table.GetValue(row, 3).ToDouble() == pytest.approx(2 / 3, abs=6e-4)
+
+
+def test_variants_that_were_segmented_before_are_not_doubled(scene):
+    volume = volume_node(scene)
+    variants = two_variants(volume)
+    node = scene_of_slicer.add_segmentation(volume, variants[1])
+    compared = scene_maps.add_compared(volume, variants)
+    assert compared.segmentations[1] is node and compared.consensus is None
+    assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
+
+
+def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
+    def fails(*_):
+        raise MemoryError
+
+    volume = volume_node(scene)
+    before = {node.GetID() for node in nodes(scene)}
+    monkeypatch.setattr(scene_maps, "add_map", fails)
+    with pytest.raises(MemoryError):
+        scene_maps.add_compared(volume, two_variants(volume))
+    left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}
+    assert left <= {"vtkMRMLSubjectHierarchyNode"}
+
+
+# The result ----------------------------------------------------------------------------------------------------------
+
+
+def test_groups_are_hidden_and_shown(scene):
+    _, node = segmented(scene)
+    assert set(scene_results.groups_shown(node)) == set(GROUPS) and all(scene_results.groups_shown(node).values())
+    scene_results.show_group(node, "Deep grey matter", False)
+    display = node.GetDisplayNode()
+    assert not display.GetSegmentVisibility("Left-Hippocampus")
+    assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
+    hidden = [group for group, shown in scene_results.groups_shown(node).items() if not shown]
+    assert hidden == ["Deep grey matter"]
+    scene_results.show_group(node, "Deep grey matter", True)
+    assert display.GetSegmentVisibility("Left-Hippocampus")
+
+
+def test_volumes_are_those_of_the_segments_as_they_are(scene):
+    volume, node = segmented(scene, {INDEX: 17, (2, 2, 2): 17})
+    found = scene_results.segmentation_of(node)
+    assert found.structures == structures() and found.parameters == SCSE
+    assert found.volumes[17] == pytest.approx(2 * 0.9 * 1.3 * 2.1 / 1000)
+    assert found.volumes[53] == 0
+    labelmap = node.GetSegmentation().GetSegment("Left-Hippocampus").GetRepresentation("Binary labelmap")
+    labelmap.SetScalarComponentFromDouble(2, 2, 2, 0, 53)
+    assert scene_results.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
+
+
+@pytest.mark.parametrize("name", ["LPS", "oblique"])
+def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
+    volume = volume_node(scene, directions=GRIDS[name])
+    marked = {INDEX: 17, (2, 2, 2): 53, (6, 8, 10): 2}
+    labels = labels_like(scene_of_slicer.image_of(volume), marked)
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels))
+    for again in range(2):
+        found = scene_results.segmentation_of(node).labels
+        for index, label in marked.items():
+            place = (ras(GRIDS[name], index) * (-1, -1, 1)).tolist()
+            assert found[found.TransformPhysicalPointToIndex(place)] == label
+        assert np.count_nonzero(sitk.GetArrayFromImage(found)) == len(marked)
+        if not again:
+            volume = saved_and_opened(scene, tmp_path)
+            node = scene_of_slicer.find(volume, "segmentation", SCSE)
+    scene.RemoveNode(volume)
+    assert scene_results.segmentation_of(node).labels is None
+
+
+def test_a_left_handed_volume_is_still_itself_when_slicer_has_turned_an_axis(scene, tmp_path):
+    volume, _ = segmented(scene, directions=GRIDS["left-handed"])
+    again = saved_and_opened(scene, tmp_path)
+    assert scene_of_slicer.find(again, "segmentation", SCSE) is not None
+
+
+def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):
+    _, node = segmented(scene)
+    rows = [
+        {"structure": "Hippocampus", "total_ml": 8.25, "remark": ""},
+        {"structure": "X", "total_ml": 1, "remark": "?"},
+    ]
+    table = scene_maps.add_volumes(node, rows).GetTable()
+    assert [table.GetColumnName(index) for index in range(3)] == ["Structure", "Total (ml)", "Remark"]
+    assert isinstance(table.GetColumn(1), vtk.vtkDoubleArray) and table.GetValue(0, 1).ToDouble() == 8.25
+    assert table.GetValue(1, 2).ToString() == "?"
+
+
+def test_surfaces_are_made_one_by_one(scene):
+    volume, array = volume_node(scene), np.zeros((11, 9, 7), np.uint8)
+    array[2:6, 2:6, 2:5], array[7:10, 2:6, 2:5] = 17, 53
+    labels = sitk.GetImageFromArray(array)
+    node = scene_of_slicer.add_segmentation(volume, result_of(labels))
+    assert not scene_results.has_surfaces(node)
+    steps = list(scene_results.make_surfaces(node))
+    assert len(steps) == 31 and steps[0][0] == 0 and steps[-1][0] < 1
+    scene_results.show_surfaces(node, True)
+    assert scene_results.has_surfaces(node)
+    bounds = node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus").GetBounds()
+    corner, end = ras(np.eye(3), (2, 2, 2)), ras(np.eye(3), (4, 5, 5))
+    assert np.all(np.abs(np.array(bounds[::2]) - corner) < 2.1) and np.all(np.abs(np.array(bounds[1::2]) - end) < 2.1)
+    scene_results.show_surfaces(node, False)
+    assert not scene_results.has_surfaces(node)
+    assert node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus") is not None
+
+
+def test_surfaces_that_were_not_finished_are_dropped(scene):
+    _, node = segmented(scene, {INDEX: 17})
+    next(steps := scene_results.make_surfaces(node))
+    next(steps)
+    scene_results.show_surfaces(node, False)
+    assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+# Sequences -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def played(scene):
+    """The volume through which a sequence of three is played, its browser and the logic that does it."""
+    logic = slicer.vtkSlicerSequencesLogic()
+    logic.SetMRMLScene(scene)
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", "Scans")
+    sequence.SetIndexName("visit")
+    sequence.SetIndexUnit("month")
+    for index in range(3):
+        node = volume_node(scene)
+        node.GetImageData().GetPointData().GetScalars().Fill(index)
+        sequence.SetDataNodeAtValue(node, str(12 * index))
+        scene.RemoveNode(node)
+    browser = scene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+    logic.UpdateProxyNodesFromSequences(browser)
+    return browser.GetProxyNode(sequence), browser, logic
+
+
+def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
+    proxy, browser, logic = played
+    volumes = scene_sequences.items(proxy)
+    assert len(volumes) == 3
+    images = [scene_of_slicer.image_of(each) for each in volumes]
+    assert [image[0, 0, 0] for image in images] == [0, 1, 2]
+    results = [result_of(labels_like(image, {(1, 2, 3 + index): 17})) for index, image in enumerate(images)]
+    sequence = scene_sequences.add_segmentations(proxy, results)
+    assert sequence.GetNumberOfDataNodes() == 3 and sequence.GetNthIndexValue(2) == "24"
+    assert sequence.GetIndexName() == "visit"
+    for index in range(3):
+        browser.SetSelectedItemNumber(index)
+        logic.UpdateProxyNodesFromSequences(browser)
+        shown = browser.GetProxyNode(sequence)
+        assert shown.GetSegmentation().GetNumberOfSegments() == 31
+        (at,) = points_of(shown, "Left-Hippocampus")
+        np.testing.assert_allclose(at, ras(np.eye(3), (1, 2, 3 + index)), atol=1e-4)
+    assert scene_sequences.items(proxy) and not scene_sequences.items(volume_node(scene))
+
+
+def test_a_sequence_that_has_changed_gets_no_segmentations(scene, played):
+    proxy, _, _ = played
+    labels = labels_like(scene_of_slicer.image_of(scene_sequences.items(proxy)[0]))
+    with pytest.raises(SEBrainSegError, match="sequence"):
+        scene_sequences.add_segmentations(proxy, [result_of(labels)] * 2)
+    assert len(nodes(scene, "vtkMRMLSequenceNode")) == 1
