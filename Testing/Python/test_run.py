@@ -86,7 +86,7 @@ def test_a_part_of_the_structures_is_all_that_a_result_has(network, image):
 
 def test_files_of_a_part_with_its_confidence(network, image, tmp_path):
     part = segment(image, device="cpu", structures="Deep grey matter", confidence=True)
-    paths = results.result_paths(tmp_path, "a", confidence=True)
+    paths = results.result_paths(tmp_path, "a", (*results.ENDINGS, results.CONFIDENCE))
     results.write_results(image, part, paths)
     with open(paths[".csv"], newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
