@@ -31,6 +31,21 @@ def choose(name):
     return torch.device(wanted)
 
 
+def precision(device):
+    """Return the type of number that networks compute in on a device.
+
+    Half precision on NVIDIA GPUs; bfloat16 on processors that have instructions for it, where it takes 0.6 of the time
+    and changes a label in less than a thousandth of the voxels; float32 elsewhere.
+    """
+    if device.type == "cuda":
+        return torch.float16
+    # Private, and not there in older versions of torch, which then compute in float32.
+    has_instructions = getattr(torch.cpu, "_is_avx512_bf16_supported", None)
+    if device.type == "cpu" and has_instructions is not None and has_instructions():
+        return torch.bfloat16
+    return torch.float32
+
+
 def is_out_of_memory(error):
     """Whether a ``RuntimeError`` says that a device's memory is full; CUDA has a class for it, the rest words."""
     return isinstance(error, torch.cuda.OutOfMemoryError) or any(words in str(error) for words in FULL)

@@ -13,6 +13,7 @@ from . import devices, user_models, zoo
 from .errors import Cancelled, SEBrainSegError
 from .excitation import Recorder
 from .job import Job
+from .networks import Unpooling
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
 from .structures import labels_of_classes, selected, unsided_classes
@@ -269,18 +270,20 @@ def class_numbers(model):
 def logits_of_slices(network, slices, device):
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
-    Out of GPU memory, the batch is halved until one slice does not fit.
+    They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
+    whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
     """
     count, rows, columns = slices.shape
-    slices = np.pad(
-        slices, [(0, 0), *((0, full - side) for full, side in zip(padded((rows, columns)), (rows, columns)))]
-    )
+    last_row, last_column = padded((rows, columns))
+    slices = np.pad(slices, [(0, 0), (0, last_row - rows), (0, last_column - columns)])
     network = network.to(device, memory_format=torch.channels_last)
     first, size = 0, BATCH[device.type]
+    precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
+    reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
         batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None]
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), reduced:
                 logits = network(batch.to(device))[:, :, :rows, :columns]
         except RuntimeError as error:
             if size == 1 or not devices.is_out_of_memory(error):
@@ -322,6 +325,7 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
         found[first:last] = logits.argmax(dim=1).cpu().numpy()
         if confidence:
             # The largest softmax probability, without the others.
+            logits = logits.float()
             sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().cpu().numpy()
         batch_done(last / len(slices))
     return np.moveaxis(found, 0, axis), None if sure is None else np.moveaxis(sure, 0, axis)
@@ -352,7 +356,7 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
             last = first + len(logits)
             if recorder is not None and number == 0:
                 recorder.take(first, padded(slices.shape[1:]))
-            probabilities = logits.softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
+            probabilities = logits.float().softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
             if model.view == "sagittal":
                 probabilities = probabilities[:, unsided.to(probabilities.device)]
             in_slices[first:last] += probabilities.to(torch.uint8).cpu().numpy()

@@ -11,8 +11,9 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, inference, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, inference, zoo
 from SEBrainSegLib.networks import UNet
+from SEBrainSegLib.resources import resource
 from SEBrainSegLib.structures import structures
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
@@ -20,6 +21,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 import ablation  # noqa: E402
 import accuracy  # noqa: E402
 import comparison  # noqa: E402
+import expectations  # noqa: E402
+import facts  # noqa: E402
 import scores  # noqa: E402
 
 INDEX = {structure.label: index for index, structure in enumerate(structures())}
@@ -519,3 +522,71 @@ def test_ablation_without_data_says_so(data, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(ablation, "labelled_scans", lambda folder, names: names)
     assert ablation.main([str(data), *arguments]) == 2
     assert "holds no label maps" in capsys.readouterr().err
+
+
+# What is told of networks and remarked upon
+
+
+def test_expectations_are_the_extremes_of_the_scans(folder, tmp_path, monkeypatch, capsys):
+    # White matter and stem only; what one of two scans lacks has a share of 0 and the other's confidence.
+    found = [
+        SimpleNamespace(volumes={label: 0.0 for label in NAME} | volumes, confidences=confidences)
+        for volumes, confidences in (({2: 30.0, 16: 10.0}, {2: 0.9, 16: 0.7}), ({2: 50.0}, {2: 0.8}))
+    ]
+    given = []
+    monkeypatch.setattr(
+        expectations, "segment", lambda image, **choices: given.append(choices) or found[len(given) - 1]
+    )
+    path = tmp_path / "Expectations.csv"
+    path.write_text(f"{','.join(expectations.COLUMNS)}\nfreesurfer,2,old,9,0.1,0.2,0.3\nmanual,2,kept,9,0.1,0.2,0.3\n")
+    assert expectations.main([str(folder), "--protocol", "freesurfer", "--file", str(path)]) == 0
+    assert given == 2 * [{"protocol": "freesurfer", "confidence": True}]
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = {(row["protocol"], row["label"]): row for row in csv.DictReader(file)}
+    assert len(rows) == len(NAME) + 1 and rows["manual", "2"]["structure"] == "kept"
+    white, stem = ([*rows["freesurfer", label].values()][3:] for label in ("2", "16"))
+    assert white[0] == "2" and [float(value) for value in white[1:]] == [0.75, 1.0, 0.8]
+    assert [float(value) for value in stem[1:]] == [0.0, 0.25, 0.7]
+
+
+def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path):
+    path = tmp_path / "facts.csv"
+    assert facts.main(["--file", str(path)]) == 0
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = {row["network"]: row for row in csv.DictReader(file)}
+    single = [name for name in bundled.names() if not name.endswith("sagittal")]
+    assert sorted(rows) == sorted([*single, "unet-scse-all"])
+    one, three = (int(rows[f"unet-scse-{view}"]["parameters"]) for view in ("coronal", "all"))
+    assert three == 3 * one
+    # Of the paper's formulas with biases and r = 2: eight blocks of 32 channels.
+    extra = 8 * (32 * 16 + 16 + 16 * 32 + 32 + 32 + 1)
+    assert one - int(rows["unet-none-coronal"]["parameters"]) == extra
+    assert float(rows["unet-scse-coronal"]["increase_percent"]) == pytest.approx(100 * extra / (one - extra), abs=0.01)
+    with open(resource("Models/facts.csv"), newline="", encoding="utf-8") as file:
+        told = {row["network"]: (row["parameters"], row["increase_percent"]) for row in csv.DictReader(file)}
+    assert told == {name: (row["parameters"], row["increase_percent"]) for name, row in rows.items()}
+
+
+def test_facts_take_dice_of_networks_as_they_are_now(run, folder, tmp_path, monkeypatch):
+    for protocol in ("freesurfer", "manual"):
+        arguments = ("--architectures", "unet", "--se", "none", "scse", "--protocol", protocol, "-o", tmp_path)
+        run(comparison.main, folder, *arguments)
+    monkeypatch.setattr(bundled, "names", lambda: [file[:-3] for file in CHECKSUMS])
+    values = tmp_path / "values.csv"
+    # One third and 1, as counted for the comparison; the mean over two structures that there are.
+    for protocol in ("freesurfer", "manual"):
+        dice = facts.mean_dice([values], protocol)
+        assert dice == pytest.approx({"unet-none-coronal": 1 / 3, "unet-scse-coronal": 1.0}, abs=1e-4)
+    monkeypatch.setitem(CHECKSUMS, "unet-scse-coronal.pt", "retrained")
+    assert list(facts.mean_dice([values], "manual")) == ["unet-none-coronal"]
+    run(accuracy.main, folder, "--se", "scse", "--csv", tmp_path / "accuracy.csv")
+    assert facts.mean_dice([tmp_path / "accuracy.csv"], "manual") == {"unet-scse-coronal": 1.0}
+
+
+def test_the_head_that_is_timed_is_of_the_usual_size_and_in_its_midst():
+    head, scan = facts.head(), sitk.ReadImage(str(resource(facts.SAMPLE)))
+    assert head.GetSize() == (256, 256, 256) and head.GetSpacing() == (1, 1, 1)
+    voxels, original = sitk.GetArrayFromImage(head), sitk.GetArrayFromImage(scan)
+    assert voxels.sum(dtype=float) == pytest.approx(original.sum(dtype=float), rel=0.01)
+    middle = [axis.mean() for axis in np.nonzero(voxels)]
+    assert middle == pytest.approx([127.5] * 3, abs=25)

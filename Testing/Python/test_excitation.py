@@ -5,11 +5,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, inference, segment, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, devices, inference, segment, zoo
+from SEBrainSegLib.excitation import block_named
 from SEBrainSegLib.inference import look
+from SEBrainSegLib.job import excitation_blocks
 from SEBrainSegLib.model import Model
 from SEBrainSegLib.networks import NETWORKS
+from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.structures import structures, unsided_classes
+from SEBrainSegLib.volume import head_box, prepare
 from test_inference import GRIDS, centred, phantom
 
 CPU = torch.device("cpu")
@@ -19,11 +23,21 @@ SHAPE = (37, 9, 45)
 
 def network(se, architecture="unet", seed=0):
     torch.manual_seed(seed)
-    return NETWORKS[architecture](classes=32, width=6, kernel=3, se=se).eval()
+    network = NETWORKS[architecture](classes=32, width=6, kernel=3, se=se).eval()
+    for name, value in network.named_parameters():
+        if ".se." in name:  # so that gates differ from slice to slice
+            torch.nn.init.normal_(value, std=3.0)
+    return network
 
 
 def model(se, view="coronal", seed=0):
     return Model(network(se, seed=seed), view, structures())
+
+
+@pytest.fixture(autouse=True)
+def single_precision(monkeypatch):
+    """What is written out by hand is in float32."""
+    monkeypatch.setattr(devices, "precision", lambda device: torch.float32)
 
 
 @pytest.fixture
@@ -70,6 +84,70 @@ def test_channel_excitation_is_that_of_the_paper(array):
     found = look([toy], array, CPU, lambda fraction: None, excitation="encoder 2")
     assert found.spatial is None
     np.testing.assert_allclose(found.channels, expected, atol=1e-6)
+    assert np.ptp(found.channels, axis=0).max() > 0.001
+
+
+def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch):
+    toy = model("scse")
+    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: toy)
+    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    size = (77, 90, 71)
+    image = phantom(centred(np.eye(3), size), size)
+    found = segment(image, device="cpu", excitation="encoder 2").excitation
+    array = prepare(image)[1]
+    box = head_box(array)
+    rows, columns = array[box].shape[0], array[box].shape[2]
+    assert rows % 16 and columns % 16
+    kept = []
+    block = toy.network.encoders[1]
+    handle = block.convolutions.register_forward_hook(lambda module, inputs, output: kept.append(output.numpy()))
+    padded = np.pad(np.moveaxis(array[box], 1, 0), [(0, 0), (0, -rows % 16), (0, -columns % 16)])
+    with torch.inference_mode():
+        toy.network(torch.from_numpy(padded)[:, None])
+    handle.remove()
+    weights = {name: value.detach().numpy() for name, value in block.se.named_parameters()}
+    spatial = sigmoid(
+        np.einsum("c,nchw->nhw", weights["spatial.w.weight"][0, :, 0, 0], kept[0]) + weights["spatial.w.bias"]
+    )
+    expected = np.zeros(array.shape)
+    expected[box] = np.moveaxis(np.kron(spatial, np.ones((1, 2, 2)))[:, :rows, :columns], 0, 1)
+    np.testing.assert_allclose(sitk.GetArrayFromImage(found.spatial), expected, atol=1e-6)
+    hidden = np.maximum(kept[0].mean(axis=(2, 3)) @ weights["channel.w1.weight"].T + weights["channel.w1.bias"], 0)
+    channels = sigmoid(hidden @ weights["channel.w2.weight"].T + weights["channel.w2.bias"])
+    np.testing.assert_allclose(found.mean, channels.mean(axis=0), atol=1e-6)
+    np.testing.assert_allclose(found.spread, np.sqrt(((channels - channels.mean(axis=0)) ** 2).mean(axis=0)), atol=1e-6)
+    assert found.block == "encoder 2" and max(found.spread) > 0.001
+
+
+def test_a_pass_that_ran_out_of_memory_leaves_no_trace(array):
+    toy, passes = model("scse"), []
+    plain = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+
+    def too_much(module, inputs, output):
+        passes.append(len(output))
+        if len(output) > 1:
+            raise torch.cuda.OutOfMemoryError("injected")
+
+    # After the gates were recorded.
+    toy.network.classifier.register_forward_hook(too_much)
+    found = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+    assert passes[:3] == [4, 2, 1] and len(passes) == 2 + array.shape[1]
+    for here, there in ((found.spatial, plain.spatial), (found.channels, plain.channels)):
+        np.testing.assert_allclose(here, there, atol=1e-6)
+
+
+def test_the_blocks_on_offer_are_those_of_the_bundled_networks():
+    for name in bundled.names():
+        chosen = Parameters(*name.split("-"))
+        there, blocks = excitation_blocks(chosen), zoo.load(*name.split("-")).network
+        assert there == tuple(each for each in (*excitation_blocks(Parameters()), "bottleneck") if has(blocks, each))
+
+
+def has(network, name):
+    try:
+        return block_named(network, name) is not None
+    except SEBrainSegError:
+        return False
 
 
 def test_to_look_changes_nothing_and_costs_no_pass(array):

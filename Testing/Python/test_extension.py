@@ -1,5 +1,6 @@
 """What Slicer's extension index asks for: a catalogue entry, metadata, icon, screenshot and licence that agree."""
 
+import fnmatch
 import json
 import re
 import struct
@@ -54,3 +55,17 @@ def test_every_picture_of_the_documentation_is_there():
 def test_the_licence_is_permissive_and_the_weights_have_their_own():
     assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
     assert "CC BY-NC" in (ROOT / "Resources/Models/README.md").read_text(encoding="utf-8")
+
+
+def test_every_resource_that_is_read_is_packed():
+    packed = re.search(
+        r'"SEBrainSegLib.Resources" = (\[[^\]]*\])', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    )
+    library = (ROOT / "SEBrainSeg" / "SEBrainSegLib").glob("*.py")
+    names = {
+        name for path in library for name in re.findall(r'resource\("([^"{]+)"\)', path.read_text(encoding="utf-8"))
+    }
+    assert {"Structures.csv", "Expectations.csv", "Models/facts.csv"} <= names
+    for name in names:
+        assert (ROOT / "Resources" / name).exists(), name
+        assert any(fnmatch.fnmatch(name, pattern) for pattern in json.loads(packed.group(1))), name

@@ -3,12 +3,15 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
-from SEBrainSegLib import Segmentation, segment
+from SEBrainSegLib import Segmentation, devices, segment, zoo
+from SEBrainSegLib.inference import look
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.recalibration import VARIANTS
 from SEBrainSegLib.resources import resource
 from SEBrainSegLib.structures import structures
+from SEBrainSegLib.volume import prepare
 from test_volume import rotation
 
 # ml that any healthy adult's structure lies in, generously (Colin27 is scaled to the large MNI space).
@@ -107,3 +110,17 @@ def test_the_other_variants_agree_with_scse_on_most_of_the_brain(scan, found, se
     answer = sitk.GetArrayFromImage(segment(scan, se=se, device="cpu").labels)
     agreed = 2 * ((expected == answer) & (expected > 0)).sum() / ((expected > 0).sum() + (answer > 0).sum())
     assert 0.8 < agreed < 0.9999
+
+
+def test_bfloat16_changes_hardly_a_label(scan, monkeypatch):
+    # Through the deep structures, where most boundaries are.
+    array = np.ascontiguousarray(prepare(scan)[1][:, 100:106])
+    agreement = {}
+    for architecture in ("unet", "sdnet"):
+        model, found = zoo.load(architecture, "scse", "coronal"), []
+        for precision in (torch.float32, torch.bfloat16):
+            monkeypatch.setattr(devices, "precision", lambda device, precision=precision: precision)
+            found.append(look([model], array, torch.device("cpu"), lambda fraction: None).classes)
+        agreement[architecture] = (found[0] == found[1]).mean()
+    assert 0.997 < agreement["unet"] < 1  # if it were 1, nothing was computed in bfloat16
+    assert agreement["sdnet"] == 1  # unpooling does not bear it
