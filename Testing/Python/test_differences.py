@@ -11,7 +11,7 @@ from SEBrainSegLib.differences import compare
 from SEBrainSegLib.expectations import Range, remarks
 from SEBrainSegLib.facts import facts
 from SEBrainSegLib.job import Job, excitation_blocks
-from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.parameters import Parameters, Protocol, values
 from SEBrainSegLib.segmentation import Segmentation
 from SEBrainSegLib.structures import GROUPS, selected, structures
 from SEBrainSegLib.volumes import volumes_of
@@ -62,7 +62,8 @@ def test_what_cannot_be_compared_is_refused():
             compare([one, other])
 
 
-def test_rows_of_the_table():
+def test_rows_of_the_table(monkeypatch):
+    monkeypatch.setattr(expectations, "ranges", dict)
     found = segmentation(
         [17, 17, 17, 53, 16], selected("hippocampus, brain stem"), confidences={17: 0.9, 53: 0.5, 16: 0.7}
     )
@@ -148,3 +149,10 @@ def test_facts_are_those_of_bundled_networks():
     assert facts(Parameters(model="mine")) is None
     assert facts(Parameters(se="none")).increase == 0
     assert facts(Parameters(se="scse")).parameters > facts(Parameters(se="cse")).parameters
+
+
+def test_what_is_expected_is_there_for_every_structure_of_both_protocols():
+    known = expectations.ranges()
+    assert set(known) == {(protocol, each.label) for protocol in values(Protocol) for each in structures()}
+    for each in known.values():
+        assert each.scans >= 2 and 0 <= each.smallest <= each.largest < 0.5 and 0.5 < each.confidence < 1
