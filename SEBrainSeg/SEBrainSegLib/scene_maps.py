@@ -51,7 +51,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         kind: what it is, such as ``CONFIDENCE``; part of the node's name.
         parameters: what made it.
         voxels: as for :func:`add_segmentation`.
-        largest: the value of the colour table's end.
+        largest: the value of the colour table's end, of counts.
         title: as for :func:`add_segmentation`.
 
     Raises:
@@ -73,13 +73,25 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
         display.SetAndObserveColorNodeID(f"vtkMRMLColorTableNode{'Warm1' if counts else 'Iron'}")
         display.AutoWindowLevelOff()
-        display.SetWindowLevelMinMax(1 if counts else 0, max(largest, 2) if counts else largest)
-        display.SetThreshold(0.5 if counts else SHOWN, max(largest, 1))
+        display.SetWindowLevelMinMax(*((1, max(largest, 2)) if counts else window_of(scalars)))
+        # Of integers, Slicer cuts the decimals of a threshold off.
+        display.SetThreshold(1 if counts else SHOWN, max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
         mark(node, volume, kind, parameters, voxels)
         follow(volume, node)
     return node
+
+
+def window_of(scalars):
+    """The values at which the colours of a map in [0, 1] begin and end: its own, but for a hundredth of the voxels.
+
+    From 0 to 1, most maps would be of one colour.
+    """
+    values = vtk_to_numpy(scalars)
+    values = values[values > SHOWN]
+    low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 1.0)
+    return (float(low), float(high)) if high - low > SHOWN else (0.0, 1.0)
 
 
 def show_over(volume, node, opacity=0.5):

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from vtk.util.numpy_support import vtk_to_numpy
 
 import test_scene
 from SEBrainSegLib import scene_maps, scene_results, scene_sequences
@@ -176,7 +177,21 @@ def test_a_map_lies_over_the_volume(scene, name):
     assert node.GetTransformNodeID() == transform.GetID()
     display = node.GetDisplayNode()
     assert display.GetApplyThreshold() and 0 < display.GetLowerThreshold() < 1e-3
-    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
+    values = sitk.GetArrayFromImage(map_like(scene_of_slicer.image_of(volume)))
+    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
+    assert 0 <= low < high <= 1 and (values[values > 0] < low).mean() <= 0.01 >= (values[values > 0] > high).mean()
+
+
+def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
+    volume = volume_node(scene)
+    image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkUInt8)
+    image[0, 0, 0], image[1, 0, 0] = 1, 2
+    display = scene_maps.add_map(volume, image, "disagreement", SCSE, largest=2).GetDisplayNode()
+    display.UpdateImageDataPipeline()
+    display.GetOutputImageDataConnection().GetProducer().Update()
+    shown = vtk_to_numpy(display.GetOutputImageData().GetPointData().GetScalars())
+    assert shown[:3, 3].tolist() == [255, 255, 0] and (shown[2:, 3] == 0).all()
+    assert shown[0].tolist() != shown[1].tolist()
 
 
 def test_a_map_is_shown_in_the_slice_views(scene):
