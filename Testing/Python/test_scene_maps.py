@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from vtk.util.numpy_support import vtk_to_numpy
 
 import test_scene
 from SEBrainSegLib import scene_maps, scene_results, scene_sequences
