@@ -11,7 +11,6 @@ from .segmentation import Segmentation
 from .structures import Structure
 from .volumes import volumes_of
 
-
 # Voxels that are compared at a time, in some hundredths of a second.
 SLAB = 1 << 20
 

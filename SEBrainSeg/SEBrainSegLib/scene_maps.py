@@ -24,6 +24,7 @@ from .scene import (
     mark,
     refuse_changed,
     stand_beside,
+    stand_under,
 )
 from .volumes import texts
 
@@ -146,7 +147,7 @@ class Compared(NamedTuple):
     consensus: object
 
 
-def add_compared(volume, segmentations, voxels=None, consensus=False):
+def add_compared(volume, segmentations, voxels=None, consensus=False, progress=None):
     """Add the nodes of a comparison of segmentations of one volume node; those that are there already are not doubled.
 
     Args:
@@ -154,6 +155,7 @@ def add_compared(volume, segmentations, voxels=None, consensus=False):
         segmentations: two or more :class:`~.segmentation.Segmentation`.
         voxels: as for :func:`~.scene.add_segmentation`.
         consensus: whether to add theirs, too.
+        progress: as for :func:`.differences.compare`, before anything is added.
 
     Returns:
         :class:`Compared`.
@@ -161,13 +163,13 @@ def add_compared(volume, segmentations, voxels=None, consensus=False):
     Raises:
         SEBrainSegError: the volume has changed since or has gone.
     """
+    differences, parameters = compare(segmentations, progress), segmentations[0].parameters
     with all_or_nothing(volume):
         refuse_changed(volume, segmentations[0].labels, voxels)
         nodes = tuple(
             find(volume, SEGMENTATION, each.parameters) or add_segmentation(volume, each, voxels)
             for each in segmentations
         )
-        differences, parameters = compare(segmentations), segmentations[0].parameters
         title = ", ".join(differences.titles)
         table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
         mark(table, volume, COMPARISON, parameters, voxels)
@@ -208,6 +210,9 @@ def add_channels(volume, excitation, parameters, voxels=None):
     with all_or_nothing(volume) as scene:
         table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
+        mark(chart, volume, kind, parameters, voxels)
+        stand_beside(volume, chart)
+        stand_under(chart, table)
         for title in lines:
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
             series.SetAndObserveTableNodeID(table.GetID())
@@ -218,13 +223,12 @@ def add_channels(volume, excitation, parameters, voxels=None):
             series.SetLineStyle(series.LineStyleSolid if title == "Mean" else series.LineStyleDash)
             series.SetMarkerStyle(series.MarkerStyleCircle if title == "Mean" else series.MarkerStyleNone)
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
+            stand_under(chart, series)
         chart.SetTitle(f"Channel excitation, {excitation.block} ({parameters.title})")
         chart.SetXAxisTitle("Channel")
         chart.SetYAxisTitle("Excitation")
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0, 1)
-        mark(chart, volume, kind, parameters, voxels)
-        stand_beside(volume, chart)
     return chart
 
 
