@@ -611,6 +611,7 @@ class Presenter:
 
     def finish_maps(self, task, segmentations):
         (segmentation,) = segmentations
+        self.step(1.0, _("Adding the maps..."))
         nodes = self.maps.add_maps(task.volume, segmentation, task.voxels)
         # The network computed it on the way; it would be a pity to do so again.
         node = self.scene.find(task.volume, "segmentation", segmentation.parameters)

@@ -31,6 +31,9 @@ from .volumes import texts
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
 
+# How many voxels say which colours a map has.
+SAMPLE = 200000
+
 # What the columns of the table of volumes are called in the panel.
 TITLES = {
     "structure": "Structure",
@@ -69,7 +72,6 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         data.GetPointData().SetScalars(scalars)
         volume.GetIJKToRASMatrix(matrix)
         node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveImageData(data)
         node.CreateDefaultDisplayNodes()
         display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
         display.SetAndObserveColorNodeID(f"vtkMRMLColorTableNode{'Warm1' if counts else 'Iron'}")
@@ -79,6 +81,8 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         display.SetThreshold(1 if counts else SHOWN, max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
+        # Last, or Slicer would take a second to look for a window of its own.
+        node.SetAndObserveImageData(data)
         mark(node, volume, kind, parameters, voxels)
         follow(volume, node)
     return node
@@ -90,6 +94,8 @@ def window_of(scalars):
     From 0 to 1, most maps would be of one colour.
     """
     values = vtk_to_numpy(scalars)
+    # Of evenly spread voxels: those of all would take seconds.
+    values = values[:: max(1, values.size // SAMPLE)]
     values = values[values > SHOWN]
     low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 1.0)
     return (float(low), float(high)) if high - low > SHOWN else (0.0, 1.0)
