@@ -7,6 +7,7 @@ import contextlib
 import importlib.util
 import shutil
 import sys
+import time
 import unittest
 import urllib.parse
 import urllib.request
@@ -224,7 +225,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if self.presenter is not None:
             if self.deviceSearch is not None:
                 self.deviceSearch.cancel()
-            self.presenter.run.cancel()
+            self.presenter.cancel()
             self.setParameterNode(None)
         self.removeObservers()
 
@@ -480,21 +481,12 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onSave(self, *_unused):
         name = f"{self.presenter.state().result_name}.csv"
         # The dialog asks before it gives the name of a file that exists.
-        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Save volumes"), name, "CSV (*.csv)")
+        path = qt.QFileDialog.getSaveFileName(slicer.util.mainWindow(), _("Save volumes"), name, _("CSV (*.csv)"))
         if path:
             self.presenter.save_volumes(path)
 
     def onSelfTest(self, *_unused):
-        question = _("The self-test closes the scene and segments the bundled scan, in about a minute. Go on?")
-        if slicer.util.confirmOkCancelDisplay(question):
-            self.presenter.self_test(self.runTest)
-
-    @staticmethod
-    def runTest(progress, cancelled):
-        """Run the module's tests; raises as they do."""
-        test = SEBrainSegTest()
-        test.progress, test.cancelled = progress, cancelled
-        test.runTest()
+        self.presenter.self_test(slicer.util.loadVolume(str(resource(SAMPLE))), SEBrainSegTest().check)
 
 
 class SEBrainSegLogic(ScriptedLoadableModuleLogic):
@@ -648,33 +640,61 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
 
 
 class SEBrainSegTest(ScriptedLoadableModuleTest):
-    """The whole path on the bundled scan, inside of Slicer.
-
-    progress, cancelled: as for SEBrainSegLogic.segment.
-    """
-
-    progress = cancelled = None
+    """The whole path on the bundled scan, inside of Slicer."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()
 
     def runTest(self):
         """Run all tests."""
-        self.setUp()
-        # Only a test runner takes a skipped test for what it is; the user has seen the message.
-        with contextlib.suppress(unittest.SkipTest):
-            self.test_sampleIsSegmented()
+        for test in (self.test_sampleIsSegmented, self.test_childProcessSegmentsSample):
+            self.setUp()
+            # Only a test runner takes a skipped test for what it is; the user has seen the message.
+            with contextlib.suppress(unittest.SkipTest):
+                test()
 
     def test_sampleIsSegmented(self):
+        """As from the Python console."""
+        volume = self.sample()
+        self.check(volume, SEBrainSegLogic().segment(volume, se="scSE"))
+        self.delayDisplay("The bundled scan was segmented")
+
+    def test_childProcessSegmentsSample(self):
+        """As by the panel's button Apply."""
+        from SEBrainSegLib import scene
+        from SEBrainSegLib.background import BackgroundSegmentation
+        from SEBrainSegLib.job import Job
+        from SEBrainSegLib.qtprocess import QtProcess
+
+        volume, found = self.sample(), []
+        run = BackgroundSegmentation(
+            QtProcess,
+            SEBrainSegWidget.python(),
+            progress=lambda fraction, message: None,
+            finished=found.extend,
+            failed=self.fail,
+            cancelled=self.fail,
+        )
+        run.start(scene.image_of(volume), Job())
+        while run.running:
+            slicer.app.processEvents()
+            time.sleep(0.01)
+        self.assertEqual(len(found), 1, "the child process failed; see the application log")
+        self.check(volume, scene.add_segmentation(volume, found[0]))
+        self.delayDisplay("A child process segmented the bundled scan")
+
+    def sample(self):
+        """Load the bundled scan."""
         if not SEBrainSegLogic.hasTorch():
             message = "Skipped: PyTorch is not installed, and a test must not install it"
             self.delayDisplay(message)
             raise unittest.SkipTest(message)
         self.delayDisplay("Segmenting the bundled scan, in about a minute")
-        volume = slicer.util.loadVolume(str(resource(SAMPLE)))
-        node = SEBrainSegLogic().segment(volume, se="scSE", progress=self.progress, cancelled=self.cancelled)
-        segmentation = node.GetSegmentation()
-        self.assertEqual(segmentation.GetNumberOfSegments(), 31)
+        return slicer.util.loadVolume(str(resource(SAMPLE)))
+
+    def check(self, volume, node):
+        """Raise AssertionError if a segmentation node cannot be that of the bundled scan, a volume node."""
+        self.assertEqual(node.GetSegmentation().GetNumberOfSegments(), 31)
         hippocampi = {}
         for side in ("Left", "Right"):
             voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, f"{side}-Hippocampus", volume)
@@ -686,4 +706,3 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
             self.assertGreater(voxels.sum() * abs(matrix.Determinant()), 2000)
             self.assertLess(voxels.sum() * abs(matrix.Determinant()), 6000)
         self.assertLess(hippocampi["Left"], hippocampi["Right"])
-        self.delayDisplay("The bundled scan was segmented")

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from . import handover
 from .errors import SEBrainSegError
+from .translation import tr as _
 
 # The folder from which the child can import SEBrainSegLib.
 MODULE_FOLDER = Path(__file__).resolve().parent.parent
@@ -69,7 +70,7 @@ class BackgroundSegmentation:
             SEBrainSegError: a segmentation is running already, a choice is invalid, or the disk is full.
         """
         if self.running:
-            raise SEBrainSegError("A segmentation is running already; wait for it or cancel it first.")
+            raise SEBrainSegError(_("A segmentation is running already; wait for it or cancel it first."))
         job.checked()
         self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
         self.unread, self.errors = b"", b""
@@ -80,7 +81,7 @@ class BackgroundSegmentation:
         except (OSError, RuntimeError):
             self.clean()
             raise SEBrainSegError(
-                "The volume cannot be handed over; the disk of temporary files may be full."
+                _("The volume cannot be handed over; the disk of temporary files may be full.")
             ) from None
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
@@ -143,10 +144,18 @@ class BackgroundSegmentation:
     def why_it_ended(self, status):
         """One sentence for an end that the child did not explain."""
         if status is None:
-            return "The segmentation process could not run or was ended from outside, perhaps because memory ran out."
+            return _(
+                "The segmentation process could not run or was ended from outside, perhaps because memory ran out."
+            )
         # A launcher's answer for a Python that was killed; of its own accord the child gives 1 only with a reason.
-        cause = ", perhaps because memory ran out" if status in (1, 137) else ""
-        return f"The segmentation process ended unexpectedly (exit status {status}){cause}; see the application log."
+        if status in (1, 137):
+            text = _(
+                "The segmentation process ended unexpectedly (exit status {status}), perhaps because memory ran out; "
+                "see the application log."
+            )
+        else:
+            text = _("The segmentation process ended unexpectedly (exit status {status}); see the application log.")
+        return text.format(status=status)
 
     def clean(self):
         """Delete the files of the run."""

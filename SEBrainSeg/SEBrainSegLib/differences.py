@@ -11,6 +11,9 @@ from .segmentation import Segmentation
 from .structures import Structure
 from .volumes import volumes_of
 
+# Voxels that are compared at a time, in some hundredths of a second.
+SLAB = 1 << 20
+
 
 @dataclass(frozen=True)
 class Differences:
@@ -58,11 +61,12 @@ class Differences:
         )
 
 
-def compare(segmentations):
+def compare(segmentations, progress=None):
     """Compare segmentations of one volume.
 
     Args:
         segmentations: two or more :class:`~.segmentation.Segmentation` on one grid, of the same structures.
+        progress: called with a fraction in [0, 1] after every few slices; what it raises ends the comparison.
 
     Returns:
         :class:`Differences`.
@@ -70,7 +74,7 @@ def compare(segmentations):
     Raises:
         SEBrainSegError: they are fewer than two, or not of one volume and the same structures.
     """
-    segmentations = tuple(segmentations)
+    segmentations, progress = tuple(segmentations), progress or (lambda fraction: None)
     if len(segmentations) < 2:
         raise SEBrainSegError("There is nothing to compare; choose two or more variants.")
     first = segmentations[0]
@@ -80,27 +84,41 @@ def compare(segmentations):
     )
     if not all(alike):
         raise SEBrainSegError("These segmentations are not of one volume and the same structures; choose others.")
-    arrays = np.stack([sitk.GetArrayViewFromImage(each.labels) for each in segmentations])
-    # Most voxels are background to all: what follows is about the others.
-    disputed = np.zeros(arrays[0].shape, bool)
-    for other in arrays[1:]:
-        disputed |= other != arrays[0]
-    given = arrays[:, disputed]
-    # How many gave the voxel the label that each of them gave; the first of the largest wins.
-    votes = np.stack([(given == one).sum(axis=0, dtype=np.uint8) for one in given])
-    commonest, disagreement = arrays[0].copy(), np.zeros(disputed.shape, np.uint8)
-    commonest[disputed] = np.take_along_axis(given, votes.argmax(axis=0)[None], axis=0)[0]
-    disagreement[disputed] = len(arrays) - votes.max(axis=0)
+    arrays = [sitk.GetArrayViewFromImage(each.labels) for each in segmentations]
     pairs = tuple(combinations(range(len(segmentations)), 2))
-    agreed = np.bincount(arrays[0][~disputed], minlength=65536)
-    counts = [agreed + np.bincount(one, minlength=65536) for one in given]
+    size = 1 + max(structure.label for structure in first.structures)
+    counts, common = (np.zeros((len(columns), size), np.int64) for columns in (segmentations, pairs))
+    commonest, disagreement = arrays[0].copy(), np.zeros(arrays[0].shape, np.uint8)
+    step = max(1, SLAB * len(commonest) // commonest.size)
+    for start in range(0, len(commonest), step):
+        slab = slice(start, start + step)
+        disputed = np.zeros(commonest[slab].shape, bool)
+        for other in arrays[1:]:
+            disputed |= other[slab] != arrays[0][slab]
+        agreed = np.bincount(commonest[slab][~disputed], minlength=size)[:size]
+        given = [array[slab][disputed] for array in arrays]
+        counts += agreed + [np.bincount(one, minlength=size)[:size] for one in given]
+        common += agreed
+        votes = [np.ones(len(one), np.uint8) for one in given]
+        for column, (one, other) in enumerate(pairs):
+            same = given[one] == given[other]
+            common[column] += np.bincount(given[one][same], minlength=size)[:size]
+            votes[one] += same
+            votes[other] += same
+        # The first of those with the most votes wins.
+        won, most = given[0], votes[0]
+        for label, count in zip(given[1:], votes[1:]):
+            more = count > most
+            won, most = np.where(more, label, won), np.maximum(count, most)
+        commonest[slab][disputed] = won
+        disagreement[slab][disputed] = len(arrays) - most
+        progress(min(1.0, (start + step) / len(commonest)))
     dice = np.full((len(first.structures), len(pairs)), np.nan)
     for column, (one, other) in enumerate(pairs):
-        common = agreed + np.bincount(given[one][given[one] == given[other]], minlength=65536)
         for row, structure in enumerate(first.structures):
             both = counts[one][structure.label] + counts[other][structure.label]
             if both:
-                dice[row, column] = 2 * common[structure.label] / both
+                dice[row, column] = 2 * common[column][structure.label] / both
 
     def image_of(array):
         image = sitk.GetImageFromArray(array)

@@ -52,8 +52,9 @@ def remarks(segmentation):
     """Return, by label, what is unusual about the structures of a segmentation; ``{}`` of a user-trained model's.
 
     Args:
-        segmentation: a :class:`~.segmentation.Segmentation`. A part of the structures is compared by confidence only,
-            another network than that of the held-out scans by volume only: each has confidences of its own.
+        segmentation: a :class:`~.segmentation.Segmentation`. The shares of a part of the structures are not known: of
+            these it is said what was not found and what is uncertain. Another network than that of the held-out scans
+            is compared by volume only, as each has confidences of its own.
     """
     if segmentation.parameters.model:
         return {}
@@ -64,10 +65,11 @@ def remarks(segmentation):
         expected = ranges().get((segmentation.parameters.protocol, structure.label))
         if expected is None:
             continue
-        share = segmentation.volumes[structure.label] / total if whole and total else None
+        volume = segmentation.volumes[structure.label]
+        share = volume / total if whole and total else None
         confidence = confidences.get(structure.label)
         notes = []
-        if share == 0 and expected.smallest > 0:
+        if volume == 0 and expected.smallest > 0:
             found[structure.label] = f"not found, unlike in the {expected.scans} held-out scans; look at it"
             continue
         if share is not None and share < expected.smallest / FARTHEST:

@@ -11,15 +11,8 @@ from typing import NamedTuple, Protocol
 from .errors import Cancelled, SEBrainSegError
 from .job import Job, excitation_blocks
 from .parameters import Device, Parameters, Variant, full_title
+from .translation import tr as _
 from .volumes import texts
-
-try:
-    # All that is taken from Slicer, if there is one: its translations, which are found by the file of the text.
-    from slicer.i18n import tr as _
-except ImportError:
-
-    def _(text):
-        return text
 
 
 class Run(Protocol):
@@ -44,13 +37,14 @@ class Scene(Protocol):
     def find(self, volume, kind, parameters): ...
     def add_segmentation(self, volume, segmentation, voxels): ...
     def remember_confidences(self, node, segmentation): ...
+    def remove(self, node): ...
 
 
 class Results(Protocol):
     """Segmentation nodes that are there, as :mod:`.scene_results` has them."""
 
     def show_only(self, node): ...
-    def segmentation_of(self, node): ...
+    def segmentation_of(self, node, labels=True): ...
     def groups_shown(self, node): ...
     def show_group(self, node, group, visible): ...
     def has_surfaces(self, node): ...
@@ -64,7 +58,7 @@ class Maps(Protocol):
     def find_maps(self, volume, parameters, block, confidence): ...
     def add_maps(self, volume, segmentation, voxels): ...
     def show_maps(self, volume, nodes): ...
-    def add_compared(self, volume, segmentations, voxels, consensus): ...
+    def add_compared(self, volume, segmentations, voxels, consensus, progress): ...
     def comparison_of(self, volume): ...
     def add_volumes(self, segmentation, rows): ...
 
@@ -160,7 +154,17 @@ class State:
 
 @dataclass
 class Task:
-    """What is running: a job on the voxels of a volume node, and what to do with its results."""
+    """What is running: a job on the voxels of a volume node, and what to do with its results.
+
+    volume: the volume node.
+    job: what to do with it; without choices, nothing is to run.
+    finish: called with the task and its segmentations; returns what to say.
+    voxels: what tells the voxels that the job was given from others.
+    consensus: whether a comparison makes one.
+    known: of a comparison, the variants with their segmentation nodes, or ``None`` of those that are missing.
+    items, done: of a sequence, its volume nodes and the segmentations that there are.
+    temporary: whether the volume node goes if the job is not finished.
+    """
 
     volume: object
     job: Job
@@ -170,6 +174,7 @@ class Task:
     known: dict = field(default_factory=dict)
     items: tuple = ()
     done: list = field(default_factory=list)
+    temporary: bool = False
 
 
 class Presenter:
@@ -197,7 +202,8 @@ class Presenter:
         self.choices = None
         self.devices = None
         self.task = None
-        self.starting = self.making_surfaces = self.testing = self.stopped = False
+        # Busy, but not with a run: starting one, or at work in this process, which cancel() asks to stop.
+        self.starting = self.working = self.stopped = False
         self.outcome = self.message = ""
         self.fraction = 0.0
         self.result = self.comparison = self.table = None
@@ -280,7 +286,7 @@ class Presenter:
     @property
     def busy(self):
         """Whether something is going on that the choices must not change under."""
-        return self.starting or self.making_surfaces or self.testing or self.run.running
+        return self.starting or self.working or self.run.running
 
     def problem_of_volume(self):
         """One sentence on why the volume cannot be segmented by a network of this sort, or ``""``."""
@@ -304,7 +310,7 @@ class Presenter:
         return State(
             busy=self.busy,
             apply=action(problem, "" if running or problem else self.what_apply_does()),
-            cancel=Action(self.run.running or self.making_surfaces or self.testing, _("End this; nothing is created.")),
+            cancel=Action(self.run.running or self.working, _("End this; nothing is created.")),
             compare=action(
                 self.problem_of_volume() or self.why_not_compare(variants),
                 _("Segment the volume with every variant that is ticked, and compare the results."),
@@ -432,19 +438,10 @@ class Presenter:
         """
         if self.busy:
             return
-        known, missing = {}, []
-        for variant in self.ticked(self.variants()):
-            parameters = replace(self.parameters, se=variant)
-            node = self.scene.find(self.volume, "segmentation", parameters)
-            known[variant] = None if node is None else self.results.segmentation_of(node)
-            if known[variant] is None or known[variant].labels is None:
-                missing.append(parameters)
-        task = Task(self.volume, Job(tuple(missing)), self.finish_compare, None, self.choices.consensus, known)
-        if missing:
-            self.begin(task)
-        else:
-            self.task, task.voxels = task, self.scene.voxels_of(self.volume)
-            self.on_finished(())
+        wanted = {variant: replace(self.parameters, se=variant) for variant in self.ticked(self.variants())}
+        known = {variant: self.scene.find(self.volume, "segmentation", each) for variant, each in wanted.items()}
+        job = Job(tuple(wanted[variant] for variant, node in known.items() if node is None))
+        self.begin(Task(self.volume, job, self.finish_compare, consensus=self.choices.consensus, known=known))
 
     def show_maps(self):
         """Show the chosen maps; what was made before is not made again."""
@@ -473,10 +470,12 @@ class Presenter:
         self.starting, self.fraction, self.message, self.outcome = True, 0.0, _("Starting..."), ""
         self.changed()
         try:
-            self.surroundings.prepare()
+            if task.job.choices:
+                self.surroundings.prepare()
             self.start(task)
         except SEBrainSegError as error:
-            self.task, self.outcome = None, str(error)
+            self.task = task
+            self.end(str(error))
         finally:
             self.starting = False
             self.changed()
@@ -486,10 +485,12 @@ class Presenter:
         if not self.scene.is_there(task.volume):
             raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
         volume = task.items[len(task.done)] if task.items else task.volume
-        image = self.scene.image_of(volume)
         task.voxels = self.scene.voxels_of(volume)
         self.task = task
-        self.run.start(image, task.job)
+        if task.job.choices:
+            self.run.start(self.scene.image_of(volume), task.job)
+        else:
+            self.on_finished(())
 
     def cancel(self):
         """End what is going on."""
@@ -498,14 +499,15 @@ class Presenter:
 
     def close(self):
         """The scene is closed or the panel goes: nothing is kept, nothing runs on."""
-        self.run.cancel()
+        self.cancel()
         self.result = self.comparison = self.table = None
         self.choose(None)
 
     def removed(self, node):
         """A node is about to be removed from the scene."""
-        if self.run.running and node is self.task.volume:
-            self.run.cancel()
+        if self.task is not None and node is self.task.volume:
+            self.task.temporary = False
+            self.cancel()
             self.outcome = _("The segmentation was ended because its volume was removed.")
             self.changed()
         shown = self.result, self.comparison, self.table
@@ -528,11 +530,13 @@ class Presenter:
 
     def on_finished(self, segmentations):
         """The run has made segmentations."""
-        task, self.starting = self.task, True
+        task, self.working, self.stopped, self.outcome = self.task, True, False, ""
         for segmentation in segmentations:
             self.remember_time(segmentation)
         try:
             self.outcome = task.finish(task, segmentations)
+        except Cancelled:
+            self.outcome = self.outcome or cancelled()
         except SEBrainSegError as error:
             self.outcome = str(error)
         except Exception as error:
@@ -540,7 +544,7 @@ class Presenter:
             self.outcome = _("The result could not be added to the scene: {error}.").format(error=error)
             raise
         finally:
-            self.starting = False
+            self.working = self.stopped = False
             self.task = self.task if self.run.running else None
             self.changed()
 
@@ -550,10 +554,12 @@ class Presenter:
 
     def on_cancelled(self):
         """The run was ended."""
-        self.end(_("The segmentation was cancelled; nothing was created."))
+        self.end(cancelled())
 
     def end(self, outcome):
-        self.task, self.outcome = None, outcome
+        task, self.task, self.outcome = self.task, None, outcome
+        if task is not None and task.temporary and self.scene.is_there(task.volume):
+            self.scene.remove(task.volume)
         self.changed()
 
     def remember_time(self, segmentation):
@@ -572,14 +578,29 @@ class Presenter:
         return _("Created '{name}', computed on {device}.").format(name=node.GetName(), device=segmentation.device)
 
     def finish_compare(self, task, segmentations):
-        self.say(1.0, _("Comparing the segmentations..."))
-        made = {segmentation.parameters.se: segmentation for segmentation in segmentations}
-        segmentations = tuple(made.get(variant, known) for variant, known in task.known.items())
+        found = {segmentation.parameters.se: segmentation for segmentation in segmentations}
+        for variant, node in task.known.items():
+            if node is not None:
+                self.step(0.0, _("Reading '{name}'...").format(name=node.GetName()))
+                found[variant] = self.results.segmentation_of(node)
+                if found[variant].labels is None:
+                    raise SEBrainSegError(
+                        _("'{name}' no longer fits to its volume; delete it and compare again.").format(
+                            name=node.GetName()
+                        )
+                    )
+        segmentations = tuple(found[variant] for variant in task.known)
         if len({segmentation.structures for segmentation in segmentations}) > 1:
             raise SEBrainSegError(
                 _("One of the segmentations has other structures by now; delete it and compare again.")
             )
-        compared = self.maps.add_compared(task.volume, segmentations, task.voxels, task.consensus)
+        compared = self.maps.add_compared(
+            task.volume,
+            segmentations,
+            task.voxels,
+            task.consensus,
+            lambda fraction: self.step(fraction, _("Comparing the segmentations...")),
+        )
         self.comparison = compared.table
         self.result = compared.consensus or compared.segmentations[-1]
         self.results.show_only(self.result)
@@ -590,6 +611,7 @@ class Presenter:
 
     def finish_maps(self, task, segmentations):
         (segmentation,) = segmentations
+        self.step(1.0, _("Adding the maps..."))
         nodes = self.maps.add_maps(task.volume, segmentation, task.voxels)
         # The network computed it on the way; it would be a pity to do so again.
         node = self.scene.find(task.volume, "segmentation", segmentation.parameters)
@@ -607,7 +629,7 @@ class Presenter:
         if len(task.done) < len(task.items):
             self.start(task)
             return ""
-        self.say(1.0, _("Adding the sequence..."))
+        self.step(1.0, _("Adding the sequence..."))
         node = self.sequences.add_segmentations(task.volume, task.done)
         return _("Created '{name}' with {count} segmentations.").format(name=node.GetName(), count=len(task.done))
 
@@ -623,6 +645,12 @@ class Presenter:
         self.changed()
         self.surroundings.settle()
 
+    def step(self, fraction, message):
+        """Show how the work in this process goes; raises Cancelled if it is to stop."""
+        self.say(fraction, message)
+        if self.stopped:
+            raise Cancelled
+
     # The result -------------------------------------------------------------------------------------------------------
 
     def show_group(self, group, visible):
@@ -637,7 +665,7 @@ class Presenter:
         if self.busy or not self.scene.is_there(node):
             return
         if visible:
-            self.making_surfaces, self.stopped = True, False
+            self.working, self.stopped = True, False
             try:
                 for fraction, name in self.results.make_surfaces(node):
                     self.say(fraction, _("Making surfaces: {name}").format(name=name))
@@ -645,7 +673,7 @@ class Presenter:
                         visible = False
                         break
             finally:
-                self.making_surfaces = False
+                self.working = False
         if self.scene.is_there(node):
             self.results.show_surfaces(node, visible)
             self.outcome = _("The 3D view was cancelled.") if self.stopped and not visible else self.outcome
@@ -654,7 +682,7 @@ class Presenter:
 
     def volumes(self):
         """Return the rows of the result's table of volumes."""
-        return self.rows_of(self.results.segmentation_of(self.result))
+        return self.rows_of(self.results.segmentation_of(self.result, labels=False))
 
     def add_volumes(self):
         """Add the table of volumes to the scene, and show it."""
@@ -685,24 +713,27 @@ class Presenter:
 
     # The self-test ----------------------------------------------------------------------------------------------------
 
-    def self_test(self, test):
-        """Run ``test(progress, cancelled)``, which raises what is wrong, and say how it came out."""
-        if self.busy:
-            return
-        self.testing, self.stopped = True, False
-        try:
-            self.say(0.0, _("Testing..."))
-            test(self.say, lambda: self.stopped)
-            outcome = _("The self-test passed.")
-        except Cancelled:
-            outcome = _("The self-test was cancelled.")
-        except (AssertionError, SEBrainSegError) as error:
-            outcome = _("The self-test failed: {error}").format(error=error)
-        finally:
-            self.testing = self.stopped = False
-            self.changed()
-        self.outcome = outcome
-        self.changed()
+    def self_test(self, volume, check):
+        """Segment a volume node as Apply does, and say what ``check(volume, segmentation node)`` finds wrong.
+
+        Args:
+            volume: loaded for the test; it goes if the test is not finished.
+            check: raises AssertionError.
+        """
+
+        def finish(task, segmentations):
+            self.finish_apply(task, segmentations)
+            try:
+                check(task.volume, self.result)
+            except AssertionError as error:
+                return _("The self-test failed: {error}").format(error=error)
+            return _("The self-test passed.")
+
+        self.begin(Task(volume, Job((Parameters(device=self.device),)), finish, temporary=True))
+
+
+def cancelled():
+    return _("Cancelled; nothing was created.")
 
 
 def names_of(nodes):

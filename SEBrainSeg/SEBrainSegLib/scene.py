@@ -19,6 +19,7 @@ from . import bundled, user_models
 from .errors import SEBrainSegError
 from .parameters import Parameters
 from .structures import selected, structures
+from .translation import tr as _
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
 RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
@@ -62,24 +63,24 @@ def problem(volume, bundled=True):
         bundled: whether a bundled network is to segment it, which needs a head; user-trained ones take slices, too.
     """
     if volume is None:
-        return "Choose a T1-weighted MR volume of a head." if bundled else "Choose a volume."
-    image = volume.GetImageData()
+        return _("Choose a T1-weighted MR volume of a head.") if bundled else _("Choose a volume.")
+    image, name = volume.GetImageData(), volume.GetName()
     if image is None or image.GetPointData().GetScalars() is None:
-        return f"The volume '{volume.GetName()}' has no voxels; choose another."
+        return _("The volume '{name}' has no voxels; choose another.").format(name=name)
     if bundled and min(image.GetDimensions()) < 2:
-        return f"The volume '{volume.GetName()}' is a single slice; choose a volume of a whole head."
+        return _("The volume '{name}' is a single slice; choose a volume of a whole head.").format(name=name)
     if image.GetNumberOfScalarComponents() != 1:
-        return f"The volume '{volume.GetName()}' has several values per voxel; choose a scalar volume."
+        return _("The volume '{name}' has several values per voxel; choose a scalar volume.").format(name=name)
     axes = voxel_to_ras(volume)[:3, :3]
     spacing = np.linalg.norm(axes, axis=0)
     if not np.isfinite(axes).all() or spacing.min() <= 0:
-        return f"The volume '{volume.GetName()}' has no valid voxel spacing; repair its header."
+        return _("The volume '{name}' has no valid voxel spacing; repair its header.").format(name=name)
     directions = axes / spacing
     if np.abs(directions.T @ directions - np.eye(3)).max() > SKEW:
-        return (
-            f"The axes of the volume '{volume.GetName()}' are not at right angles (such as after a gantry tilt); "
+        return _(
+            "The axes of the volume '{name}' are not at right angles (such as after a gantry tilt); "
             "resample it with the module Resample Scalar/Vector/DWI Volume first."
-        )
+        ).format(name=name)
     return ""
 
 
@@ -212,6 +213,11 @@ def is_there(node):
     return node is not None and node.GetScene() is not None
 
 
+def remove(node):
+    """Remove a node from its scene."""
+    node.GetScene().RemoveNode(node)
+
+
 @contextlib.contextmanager
 def all_or_nothing(node):
     """Give the scene of a node and remove, on an error, whatever was added to it meanwhile.
@@ -221,7 +227,7 @@ def all_or_nothing(node):
     """
     scene = node.GetScene()
     if scene is None:
-        raise SEBrainSegError(f"The volume '{node.GetName()}' was removed during the segmentation.")
+        raise SEBrainSegError(_("The volume '{name}' was removed during the segmentation.").format(name=node.GetName()))
 
     def nodes():
         return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
@@ -242,7 +248,11 @@ def refuse_changed(volume, image, voxels=None):
     data = volume.GetImageData()
     fits = data is not None and data.GetDimensions() == image.GetSize() and not problem(volume, bundled=False)
     if not fits or voxels not in (None, voxels_of(volume)):
-        raise SEBrainSegError(f"The volume '{volume.GetName()}' was changed during the segmentation; segment it again.")
+        raise SEBrainSegError(
+            _("The volume '{name}' was changed during the segmentation; segment it again.").format(
+                name=volume.GetName()
+            )
+        )
 
 
 def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title=""):
@@ -322,6 +332,16 @@ def follow(volume, node):
     """Give ``node`` the parent transform of ``volume`` and a place beside it in the subject hierarchy."""
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
     stand_beside(volume, node)
+
+
+def stand_under(parent, node):
+    """Make ``node`` a child of another in the subject hierarchy, in which it is deleted with that."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(parent.GetScene())
+    if hierarchy is None:
+        return
+    of_parent, of_node = hierarchy.GetItemByDataNode(parent), hierarchy.GetItemByDataNode(node)
+    if of_parent and of_node:
+        hierarchy.SetItemParent(of_node, of_parent)
 
 
 def stand_beside(volume, node):

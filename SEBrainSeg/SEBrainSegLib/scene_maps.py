@@ -24,11 +24,15 @@ from .scene import (
     mark,
     refuse_changed,
     stand_beside,
+    stand_under,
 )
 from .volumes import texts
 
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
+
+# How many voxels say which colours a map has.
+SAMPLE = 200000
 
 # What the columns of the table of volumes are called in the panel.
 TITLES = {
@@ -68,7 +72,6 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         data.GetPointData().SetScalars(scalars)
         volume.GetIJKToRASMatrix(matrix)
         node.SetIJKToRASMatrix(matrix)
-        node.SetAndObserveImageData(data)
         node.CreateDefaultDisplayNodes()
         display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
         display.SetAndObserveColorNodeID(f"vtkMRMLColorTableNode{'Warm1' if counts else 'Iron'}")
@@ -78,6 +81,8 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         display.SetThreshold(1 if counts else SHOWN, max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
+        # Last, or Slicer would take a second to look for a window of its own.
+        node.SetAndObserveImageData(data)
         mark(node, volume, kind, parameters, voxels)
         follow(volume, node)
     return node
@@ -89,6 +94,8 @@ def window_of(scalars):
     From 0 to 1, most maps would be of one colour.
     """
     values = vtk_to_numpy(scalars)
+    # Of evenly spread voxels: those of all would take seconds.
+    values = values[:: max(1, values.size // SAMPLE)]
     values = values[values > SHOWN]
     low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 1.0)
     return (float(low), float(high)) if high - low > SHOWN else (0.0, 1.0)
@@ -146,7 +153,7 @@ class Compared(NamedTuple):
     consensus: object
 
 
-def add_compared(volume, segmentations, voxels=None, consensus=False):
+def add_compared(volume, segmentations, voxels=None, consensus=False, progress=None):
     """Add the nodes of a comparison of segmentations of one volume node; those that are there already are not doubled.
 
     Args:
@@ -154,6 +161,7 @@ def add_compared(volume, segmentations, voxels=None, consensus=False):
         segmentations: two or more :class:`~.segmentation.Segmentation`.
         voxels: as for :func:`~.scene.add_segmentation`.
         consensus: whether to add theirs, too.
+        progress: as for :func:`.differences.compare`, before anything is added.
 
     Returns:
         :class:`Compared`.
@@ -161,13 +169,13 @@ def add_compared(volume, segmentations, voxels=None, consensus=False):
     Raises:
         SEBrainSegError: the volume has changed since or has gone.
     """
+    differences, parameters = compare(segmentations, progress), segmentations[0].parameters
     with all_or_nothing(volume):
         refuse_changed(volume, segmentations[0].labels, voxels)
         nodes = tuple(
             find(volume, SEGMENTATION, each.parameters) or add_segmentation(volume, each, voxels)
             for each in segmentations
         )
-        differences, parameters = compare(segmentations), segmentations[0].parameters
         title = ", ".join(differences.titles)
         table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
         mark(table, volume, COMPARISON, parameters, voxels)
@@ -208,6 +216,9 @@ def add_channels(volume, excitation, parameters, voxels=None):
     with all_or_nothing(volume) as scene:
         table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
+        mark(chart, volume, kind, parameters, voxels)
+        stand_beside(volume, chart)
+        stand_under(chart, table)
         for title in lines:
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
             series.SetAndObserveTableNodeID(table.GetID())
@@ -218,13 +229,12 @@ def add_channels(volume, excitation, parameters, voxels=None):
             series.SetLineStyle(series.LineStyleSolid if title == "Mean" else series.LineStyleDash)
             series.SetMarkerStyle(series.MarkerStyleCircle if title == "Mean" else series.MarkerStyleNone)
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
+            stand_under(chart, series)
         chart.SetTitle(f"Channel excitation, {excitation.block} ({parameters.title})")
         chart.SetXAxisTitle("Channel")
         chart.SetYAxisTitle("Excitation")
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0, 1)
-        mark(chart, volume, kind, parameters, voxels)
-        stand_beside(volume, chart)
     return chart
 
 

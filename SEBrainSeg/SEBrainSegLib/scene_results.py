@@ -43,11 +43,11 @@ def structure_of(segment):
     return Structure(segment.GetLabelValue(), segment.GetName(), color, *codes)
 
 
-def segmentation_of(node):
+def segmentation_of(node, labels=True):
     """Return a segmentation node that we made as a :class:`~.segmentation.Segmentation`.
 
     Its labels and volumes are those of the segments as they are now, after whatever was edited by hand; there is no
-    label image if the volume has gone.
+    label image if the volume has gone, or if ``labels`` is false.
     """
     segments = [segment for _, segment in segments_of(node)]
     counts, volumes = {}, {}
@@ -64,7 +64,7 @@ def segmentation_of(node):
         volumes[segment.GetLabelValue()] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
     return Segmentation(
-        labels=labels_of(node, counts),
+        labels=labels_of(node, counts) if labels else None,
         volumes=volumes,
         device="",
         structures=tuple(map(structure_of, segments)),

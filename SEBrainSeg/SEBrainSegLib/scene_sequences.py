@@ -4,6 +4,7 @@ import slicer
 
 from .errors import SEBrainSegError
 from .scene import all_or_nothing, fill, refuse_changed, shared_labelmap
+from .translation import tr as _
 
 
 def browser_of(volume):
@@ -38,7 +39,9 @@ def add_segmentations(volume, segmentations):
     with all_or_nothing(volume) as scene:
         volumes = items(volume)
         if len(volumes) != len(segmentations):
-            raise SEBrainSegError(f"The sequence of '{volume.GetName()}' was changed meanwhile; segment it again.")
+            raise SEBrainSegError(
+                _("The sequence of '{name}' was changed meanwhile; segment it again.").format(name=volume.GetName())
+            )
         browser = browser_of(volume)
         scans, title = browser.GetSequenceNode(volume), segmentations[0].parameters.title
         name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")

@@ -78,7 +78,7 @@ class Structure(NamedTuple):
     @property
     def group(self):
         """One of :data:`GROUPS`, or ``""`` for what is none of the 31 brain structures."""
-        return GROUP_OF.get(self.unsided_name, "")
+        return GROUP_OF.get(self.unsided_name, "") if (self.label, self.name) in brain() else ""
 
     @property
     def segment_id(self):
@@ -96,6 +96,12 @@ class Structure(NamedTuple):
 def structures():
     """Return the 31 brain structures as a tuple of :class:`Structure`, in the order of their class indices."""
     return read_structures(resource("Structures.csv"))
+
+
+@cache
+def brain():
+    """Return label and name of the 31 brain structures."""
+    return {(each.label, each.name) for each in structures()}
 
 
 def read_structures(path):

@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 from SEBrainSegLib import SEBrainSegError, expectations, volumes
 from SEBrainSegLib.differences import compare
+from SEBrainSegLib.errors import Cancelled
 from SEBrainSegLib.expectations import Range, remarks
 from SEBrainSegLib.facts import facts
 from SEBrainSegLib.job import Job, excitation_blocks
@@ -46,6 +47,32 @@ def test_variants_are_compared_voxel_by_voxel():
     consensus = found.consensus()
     assert sitk.GetArrayFromImage(consensus.labels).ravel().tolist() == [17, 17, 0, 53, 53, 53]
     assert consensus.volumes == {17: 2.0, 53: 3.0}
+
+
+def test_a_comparison_goes_slab_by_slab_and_can_be_ended(monkeypatch):
+    rng, seen = np.random.default_rng(0), []
+    arrays = rng.choice(np.array([0, 17, 53], np.uint8), (3, 7, 4, 5))
+    variants = []
+    for array in arrays:
+        image = sitk.GetImageFromArray(array)
+        variants.append(Segmentation(image, volumes_of(image, HIPPOCAMPI), "cpu", HIPPOCAMPI))
+    whole = compare(variants)
+    monkeypatch.setattr("SEBrainSegLib.differences.SLAB", 3 * 4 * 5)
+    found = compare(variants, seen.append)
+    assert seen == pytest.approx([3 / 7, 6 / 7, 1])
+    np.testing.assert_array_equal(found.dice, whole.dice)
+    votes = np.stack([(arrays == label).sum(axis=0) for label in (0, 17, 53)])
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(found.disagreement), 3 - votes.max(axis=0))
+    for one, other in (((0, 1), 17), ((1, 2), 53)):
+        a, b = (arrays[index] == other for index in one)
+        row = [each.label for each in HIPPOCAMPI].index(other)
+        assert found.dice[row, found.pairs.index(one)] == pytest.approx(2 * (a & b).sum() / (a.sum() + b.sum()))
+
+    def enough(fraction):
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        compare(variants, enough)
 
 
 def test_what_neither_variant_found_has_no_dice():
@@ -111,8 +138,9 @@ def test_what_held_out_scans_never_gave_is_remarked_upon(expected):
 def test_what_was_never_measured_is_not_remarked_upon(expected):
     for parameters in (Parameters(model="mine"), Parameters(protocol="manual")):
         assert remarks(replace(whole_brain(l17=1), parameters=parameters)) == {}
-    # Of a part of the structures nobody knows the share.
-    assert remarks(segmentation([17, 0, 0])) == {}
+    # Of a part of the structures nobody knows the share, but whether they are there.
+    assert remarks(segmentation([17, 53, 0])) == {}
+    assert remarks(segmentation([17, 0, 0])) == {53: "not found, unlike in the 3 held-out scans; look at it"}
 
 
 def test_structures_are_selected_by_name_side_group_or_label():

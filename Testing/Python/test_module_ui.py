@@ -322,7 +322,6 @@ def module(application, monkeypatch):
         loadUI=load_ui,
         childWidgetVariables=named,
         mainWindow=lambda: None,
-        confirmOkCancelDisplay=lambda question: True,
         __name__="slicer.util",
     )
     monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
@@ -743,7 +742,7 @@ def test_cancel_leaves_nothing(widget):
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     widget.ui.cancelButton.click()
-    assert "cancelled" in widget.ui.statusLabel.text and widget.ui.applyButton.enabled
+    assert "Cancelled" in widget.ui.statusLabel.text and widget.ui.applyButton.enabled
     assert segmentations() == 0
 
 
@@ -1032,15 +1031,19 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
     assert "PyTorch is not installed" in ScriptedLoadableModuleTest.said
 
 
-def test_the_self_test_asks_before_it_closes_the_scene(widget, module, monkeypatch):
-    ran = []
-    monkeypatch.setattr(module.SEBrainSegTest, "runTest", lambda self: ran.append(self.cancelled()))
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: False)
+def test_the_self_test_is_a_run_of_the_panel(widget, module, monkeypatch):
+    sample, checked = volume(name="sample"), []
+    monkeypatch.setitem(vars(slicer.util), "loadVolume", lambda path: sample)
+    monkeypatch.setattr(module.SEBrainSegTest, "check", lambda self, *nodes: checked.extend(nodes))
     widget.ui.selfTestButton.click()
-    assert ran == []
-    monkeypatch.setattr(slicer.util, "confirmOkCancelDisplay", lambda question: True)
+    assert Run.made.running and not widget.ui.selfTestButton.enabled and widget.ui.cancelButton.enabled
+    Run.made.finish()
+    assert widget.ui.statusLabel.text == "The self-test passed."
+    assert [node.GetName() for node in checked] == ["sample", "sample structures (U-Net scSE)"]
+    sample = volume(name="sample")
     widget.ui.selfTestButton.click()
-    assert ran == [False] and widget.ui.statusLabel.text == "The self-test passed."
+    widget.ui.cancelButton.click()
+    assert not sample.GetScene() and segmentations() == 1
 
 
 # The call from the Python console ------------------------------------------------------------------------------------
@@ -1189,4 +1192,4 @@ def test_a_real_child_process_is_gone_when_cancelled(real, application):
     application.processEvents()
     real.ui.cancelButton.click()
     assert process.state() == QtCore.QProcess.NotRunning and not real.presenter.run.running
-    assert "cancelled" in real.ui.statusLabel.text and real.ui.applyButton.enabled and segmentations() == 0
+    assert "Cancelled" in real.ui.statusLabel.text and real.ui.applyButton.enabled and segmentations() == 0

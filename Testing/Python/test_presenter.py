@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from SEBrainSegLib import bundled
-from SEBrainSegLib.errors import Cancelled, SEBrainSegError
+from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.presenter import Choices, Presenter, duration
 
@@ -78,9 +78,13 @@ class Scene:
         for each in self.made:
             each.shown = each is node
 
-    def segmentation_of(self, node):
+    def remove(self, node):
+        node.there = False
+
+    def segmentation_of(self, node, labels=True):
         parameters = Parameters(se=node.of[2])
-        return SimpleNamespace(labels="labels", structures=node.structures, parameters=parameters)
+        fits = labels and node.there
+        return SimpleNamespace(labels="labels" if fits else None, structures=node.structures, parameters=parameters)
 
     def groups_shown(self, node):
         return dict(self.groups)
@@ -115,7 +119,9 @@ class Maps:
         self.over = nodes[0]
         return nodes[-1] if nodes[-1].name == "chart" else None
 
-    def add_compared(self, volume, segmentations, voxels, consensus):
+    def add_compared(self, volume, segmentations, voxels, consensus, progress):
+        for fraction in (0.5, 1.0):
+            progress(fraction)
         self.asked = [each.parameters.se for each in segmentations], consensus
         nodes = [self.scene.add_segmentation(volume, each, voxels) for each in segmentations]
         return SimpleNamespace(
@@ -291,7 +297,7 @@ def test_cancelled_removed_closed(all_of_it):
     it = all_of_it
     it.presenter.apply()
     it.presenter.cancel()
-    assert "cancelled" in state(it).status and not it.scene.made
+    assert "Cancelled" in state(it).status and not it.scene.made
     it.presenter.apply()
     it.presenter.removed(Node("another"))
     assert it.run.running
@@ -491,9 +497,42 @@ def test_what_was_segmented_before_is_compared_without_a_run(all_of_it):
     it.presenter.compare()
     assert it.maps.asked == (["none", "scse"], False) and len(it.run.started) == 2
     assert "Compared 2 variants" in state(it).status and not state(it).busy
+    it.surroundings.refusal = "PyTorch was not installed."
+    it.presenter.compare()
+    assert "Compared 2 variants" in state(it).status
     it.scene.made[0].structures = ()
     it.presenter.compare()
     assert "other structures by now" in state(it).status
+
+
+def test_a_comparison_can_be_cancelled_and_leaves_nothing(all_of_it):
+    it = all_of_it
+    choose(it, variants=("none", "scse"))
+    it.presenter.compare()
+    cancellable = []
+
+    def cancel():
+        cancellable.append(state(it).cancel.enabled and state(it).busy)
+        it.presenter.cancel()
+
+    it.surroundings.while_settling = cancel
+    finish(it)
+    assert cancellable == [True] and it.maps.asked is None and not it.scene.made
+    assert "Cancelled" in state(it).status and state(it).compare.enabled
+    it.surroundings.while_settling = lambda: it.presenter.close()
+    it.presenter.compare()
+    finish(it)
+    assert not it.scene.made and not state(it).busy
+
+
+def test_a_segmentation_that_went_during_its_comparison_is_said(all_of_it):
+    it = all_of_it
+    node = segment(it, se="none")
+    choose(it, variants=("none", "scse"))
+    it.presenter.compare()
+    node.there = False
+    finish(it)
+    assert state(it).status == "'T1 none' no longer fits to its volume; delete it and compare again."
 
 
 # Recalibration maps --------------------------------------------------------------------------------------------------
@@ -603,29 +642,43 @@ def test_a_sequence_that_is_cancelled_leaves_nothing(all_of_it):
     it.presenter.segment_sequence()
     finish(it)
     it.presenter.cancel()
-    assert it.sequences.added is None and "cancelled" in state(it).status and state(it).sequence.enabled
+    assert it.sequences.added is None and "Cancelled" in state(it).status and state(it).sequence.enabled
 
 
 # The self-test -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "raised, said",
-    [(None, "passed"), (AssertionError("30 != 31"), "failed: 30 != 31"), (Cancelled(), "cancelled")],
-)
-def test_the_self_test_says_how_it_came_out(all_of_it, raised, said):
-    it = all_of_it
+@pytest.mark.parametrize("wrong, said", [("", "The self-test passed."), ("30 != 31", "The self-test failed: 30 != 31")])
+def test_the_self_test_is_a_run_like_any_other(all_of_it, wrong, said):
+    it, sample, checked = all_of_it, Node("sample", voxels="sample"), []
 
-    def test(progress, cancelled):
-        assert state(it).busy and state(it).cancel.enabled and not cancelled()
-        progress(0.5, "Segmenting")
-        it.presenter.cancel()
-        assert cancelled()
-        if raised:
-            raise raised
+    def check(volume, node):
+        checked.append((volume, node))
+        if wrong:
+            raise AssertionError(wrong)
 
-    it.presenter.self_test(test)
-    assert "Segmenting" in it.surroundings.seen and said in state(it).status and not state(it).busy
+    it.presenter.self_test(sample, check)
+    assert state(it).busy and state(it).cancel.enabled and it.run.started[0][0] == "image of sample"
+    finish(it)
+    assert checked == [(sample, it.scene.made[0])] and state(it).status == said and not state(it).busy
+    assert sample.there and state(it).result_name == "sample scse"
+
+
+def test_a_self_test_that_is_not_finished_leaves_nothing(all_of_it):
+    it, sample = all_of_it, Node("sample", voxels="sample")
+    it.surroundings.refusal = "PyTorch was not installed."
+    it.presenter.self_test(sample, None)
+    assert not sample.there and state(it).status == "PyTorch was not installed."
+    it.surroundings.refusal, sample.there = None, True
+    it.presenter.self_test(sample, None)
+    it.presenter.cancel()
+    assert not sample.there and "Cancelled" in state(it).status
+    sample.there = True
+    it.presenter.self_test(sample, None)
+    # It is on its way already.
+    it.scene.remove = None
+    it.presenter.removed(sample)
+    assert not it.run.running and "its volume was removed" in state(it).status
 
 
 def test_the_presenter_needs_neither_qt_nor_torch():

@@ -232,6 +232,26 @@ def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):
     np.testing.assert_allclose(lines["Mean - spread"], [0.1, 0.5, 0.7])
 
 
+def test_a_plot_is_deleted_whole(scene):
+    volume = volume_node(scene)
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def added(caller, event, node):
+        # As Slicer's subject hierarchy does.
+        if node.IsA("vtkMRMLTableNode") or node.IsA("vtkMRMLPlotChartNode") or node.IsA("vtkMRMLPlotSeriesNode"):
+            hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
+
+    scene.AddObserver(scene.NodeAddedEvent, added)
+    before = {node.GetID() for node in nodes(scene)}
+    chart = scene_maps.add_maps(volume, replace(with_maps(volume), confidence=None))[-1]
+    (spatial,) = nodes(scene, "vtkMRMLScalarVolumeNode")[1:]
+    scene.RemoveNode(spatial)
+    hierarchy.RemoveItem(hierarchy.GetItemByDataNode(chart), True, True)
+    left = [node.GetClassName() for node in nodes(scene) if node.GetID() not in before]
+    assert not [name for name in left if "Plot" in name or "Table" in name and "Color" not in name]
+
+
 def test_maps_of_other_voxels_are_not_added(scene):
     volume = volume_node(scene)
     made, voxels = with_maps(volume), scene_of_slicer.voxels_of(volume)
@@ -285,9 +305,12 @@ def test_a_comparison_says_where_and_how_much(scene):
 
 def test_variants_that_were_segmented_before_are_not_doubled(scene):
     volume = volume_node(scene)
-    variants = two_variants(volume)
+    variants, seen = two_variants(volume), []
     node = scene_of_slicer.add_segmentation(volume, variants[1])
-    compared = scene_maps.add_compared(volume, variants)
+    before = len(nodes(scene))
+    compared = scene_maps.add_compared(volume, variants, progress=lambda fraction: seen.append(len(nodes(scene))))
+    # While it is compared, events are handled: no half of it may be seen.
+    assert set(seen) == {before}
     assert compared.segmentations[1] is node and compared.consensus is None
     assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
 

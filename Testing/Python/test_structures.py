@@ -3,7 +3,15 @@
 import numpy as np
 import pytest
 
-from SEBrainSegLib.structures import class_of_label, labels_of_classes, mirrored_classes, structures, unsided_classes
+from SEBrainSegLib.structures import (
+    GROUPS,
+    class_of_label,
+    labels_of_classes,
+    mirrored_classes,
+    read_structures,
+    structures,
+    unsided_classes,
+)
 
 # FreeSurfer ids, left and right, then those of the midline.
 PAIRS = {
@@ -45,6 +53,13 @@ def test_names_and_sides():
     for label, name in MIDLINE.items():
         assert (table[label].name.lower(), table[label].side) == (name, "")
         assert table[label].unsided_name == table[label].name
+
+
+def test_only_brain_structures_have_groups(tmp_path):
+    assert {structure.group for structure in structures()} == set(GROUPS)
+    table = tmp_path / "table.csv"
+    table.write_text("LabelValue,Name\n1,Hippocampus\n2,Left Hippocampus\n", encoding="utf-8")
+    assert [structure.group for structure in read_structures(table)] == ["", ""]
 
 
 def test_colours_are_unique_up_to_side():
