@@ -51,8 +51,7 @@ def segment_scan(scan, work, progress=None):
         SEBrainSegError: something that the user can mend.
     """
     progress = progress or (lambda fraction, message: None)
-    if not work.overwrite:
-        refuse_existing(scan.paths)
+    refuse_existing(scan.paths, work.overwrite)
     progress(0.0, "Reading")
     image = read(scan.path)
     check_writable(scan.table.parent)

@@ -54,8 +54,12 @@ class Scan:
         return results.WRITERS
 
     def is_done(self, parameters):
-        """Whether all of its results are there."""
-        return all(path.exists() for path in self.paths.values())
+        """Whether all of its results are there.
+
+        Raises:
+            SEBrainSegError: see :func:`.results.existing`.
+        """
+        return len(results.existing(self.paths)) == len(self.paths)
 
 
 def results_name(parameters):
@@ -70,7 +74,8 @@ def is_result(path):
         return True
     name = stem(path).removesuffix(CONFIDENCE.removesuffix(".nii.gz"))
     beside = (Path(path).parent / f"{name}{ending}" for ending in (".seg.nrrd", ".csv"))
-    return bool(RESULT.search(name)) or all(each.exists() for each in beside)
+    # Not exists(), which raises an error for a name that is too long.
+    return bool(RESULT.search(name)) or all(os.path.exists(each) for each in beside)
 
 
 def is_image(path, flat):

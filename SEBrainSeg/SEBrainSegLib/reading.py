@@ -1,5 +1,9 @@
 """Reading volumes from disk: everything SimpleITK reads, FreeSurfer's MGH, and folders of DICOM."""
 
+import gzip
+import math
+import os
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -36,11 +40,43 @@ def read(path):
         return read_mgh(path)
     try:
         with quietly():
-            return sitk.ReadImage(str(path))
+            image = sitk.ReadImage(str(path))
     except RuntimeError as error:
         if "orthonormal" in str(error):
             raise SEBrainSegError(f"The axes of {path} are not at right angles; resample it first.") from None
         raise unreadable(path) from None
+    if lacks_voxels(path, image):
+        raise unreadable(path)
+    return image
+
+
+def lacks_voxels(path, image):
+    """Whether a NIfTI file ends before its last voxel; its reader makes up the rest."""
+    if not image.HasMetaDataKey("vox_offset"):
+        return False
+    sides = [max(1, int(image.GetMetaData(f"dim[{number}]"))) for number in range(1, 8)]
+    needed = int(float(image.GetMetaData("vox_offset"))) + math.prod(sides) * int(image.GetMetaData("bitpix")) // 8
+    if path.suffix.lower() == ".hdr":
+        beside = [path.with_suffix(suffix) for suffix in (".img", ".img.gz", ".IMG")]
+        path = next((each for each in beside if each.exists()), path)
+    with open(path, "rb") as file:
+        if file.read(2) != b"\x1f\x8b":
+            return os.path.getsize(path) < needed
+        # gzip ends with the size of what it holds; only where that is another, it is worth to unpack all.
+        file.seek(-4, os.SEEK_END)
+        if int.from_bytes(file.read(4), "little") == needed % 2**32:
+            return False
+    held = 0
+    try:
+        with gzip.open(path) as file:
+            while held < needed:
+                piece = file.read(2**20)
+                if not piece:
+                    return True
+                held += len(piece)
+    except (EOFError, OSError, zlib.error):
+        return True
+    return False
 
 
 def unreadable(path):
@@ -120,5 +156,8 @@ def read_mgh(path):
             raise unreadable(path)
         image.SetSpacing([float(x) for x in spacing])
         image.SetOrigin([float(x) for x in lps[:3, 3]])
-        image.SetDirection([float(x) for x in (lps[:3, :3] / spacing).ravel()])
+        try:
+            image.SetDirection([float(x) for x in (lps[:3, :3] / spacing).ravel()])
+        except RuntimeError:
+            raise SEBrainSegError(f"The axes of {path} do not span space; repair its header.") from None
     return image

@@ -1,19 +1,24 @@
 """The files that a segmented scan leaves behind: segmentation, label map, volumes and picture."""
 
 import csv
+import errno
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 
 import SimpleITK as sitk
 
 from . import picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
+from .turns import turn
 
 # In the order in which they appear: an image comes after what tells that it is a result.
 ENDINGS = (".seg.nrrd", ".csv", ".nii.gz", ".png")
 CONFIDENCE = "_confidence.nii.gz"
+BESIDE = ".sebrainseg-"  # how hidden folders begin in which results are made
+LEFT_BEHIND = 24 * 3600.0  # seconds after which such a folder is that of a killed run
 IMAGE_ENDINGS = (
     ".nii.gz",
     ".seg.nrrd",
@@ -51,11 +56,28 @@ def result_paths(folder, name, endings=ENDINGS):
     return {ending: Path(folder) / f"{name}{ending}" for ending in endings}
 
 
-def refuse_existing(paths):
-    """Raise :class:`SEBrainSegError` if any of the results is there already."""
-    existing = [str(path) for path in paths.values() if path.exists()]
-    if existing:
-        raise SEBrainSegError(f"{existing[0]} exists; choose another folder with -o or replace it with --overwrite.")
+def existing(paths):
+    """Return the paths of those results that are there.
+
+    Raises:
+        SEBrainSegError: their names are longer than file names can be.
+    """
+    try:
+        return [path for path in paths.values() if path.exists()]
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        raise SEBrainSegError(
+            f"The names of the results would be too long ({next(iter(paths.values())).name[:40]}...); "
+            "rename the scan, or link to it by a shorter name."
+        ) from None
+
+
+def refuse_existing(paths, overwrite=False):
+    """Raise :class:`SEBrainSegError` if there cannot be such results, or are already and must not be replaced."""
+    there = existing(paths)
+    if there and not overwrite:
+        raise SEBrainSegError(f"{there[0]} exists; choose another folder with -o or replace it with --overwrite.")
 
 
 def check_writable(folder):
@@ -66,7 +88,7 @@ def check_writable(folder):
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".sebrainseg-", dir=folder):
+        with tempfile.TemporaryDirectory(prefix=BESIDE, dir=folder):
             pass
     except OSError as error:
         raise SEBrainSegError(
@@ -95,7 +117,8 @@ WRITERS = {
 def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     """Write all results, or none: they are made in a hidden folder beside and then renamed.
 
-    Should it end between two renamings, at least one result is missing, even if there was one before.
+    Those of an earlier run go before the first of the new ones comes, and runs take turns at that: at any moment, what
+    is there is of one run, and should this one be killed between two renamings, at least one result is missing.
 
     Args:
         image: the scan that was segmented.
@@ -107,21 +130,32 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     Raises:
         SEBrainSegError: a result exists, or the folder cannot be written to.
     """
-    *_, last = paths.values()
-    folder = last.parent
+    folder = next(iter(paths.values())).parent
     check_writable(folder)
-    beside = Path(tempfile.mkdtemp(prefix=".sebrainseg-", dir=folder))
+    clear_away(folder)
+    beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder))
     try:
         made = {ending: beside / f"result{ending}" for ending in paths}
         for ending, path in made.items():
             writers[ending](image, segmentation, path)
-        if not overwrite:
-            refuse_existing(paths)
-        last.unlink(missing_ok=True)
-        for ending, path in paths.items():
-            os.replace(made[ending], path)
+        with turn(folder):
+            refuse_existing(paths, overwrite)
+            for path in reversed(paths.values()):
+                path.unlink(missing_ok=True)
+            for ending, path in paths.items():
+                os.replace(made[ending], path)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full"
         raise SEBrainSegError(f"The results could not be written to {folder} ({reason}).") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
+
+
+def clear_away(folder):
+    """Remove what runs that were killed have left in a folder."""
+    for left in Path(folder).glob(f"{BESIDE}*"):
+        try:
+            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            pass  # another run was quicker

@@ -6,6 +6,8 @@ import tempfile
 from pathlib import Path
 
 from .errors import SEBrainSegError
+from .results import BESIDE
+from .turns import turn
 
 FILE = "sebrainseg.csv"
 COLUMNS = ("input", "network", "status", "seconds", "reason")
@@ -70,25 +72,31 @@ def read_rows(path):
 def update(path, rows):
     """Put rows into a summary, in the place of those of the same scans and network; the others stay.
 
-    The file is read again each time, so that several runs may share it.
+    The file is read again each time, and runs take turns, so that several may share it.
 
     Raises:
         SEBrainSegError: it cannot be read or written, or is something else.
     """
-    kept = read_rows(path)
-    for row in rows:
-        kept[row["input"], row["network"]] = row
-    columns = dict.fromkeys(COLUMNS)
-    for row in kept.values():
-        columns.update(dict.fromkeys(row))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".sebrainseg-", dir=path.parent) as beside:
-            made = Path(beside) / path.name
-            with open(made, "w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, list(columns), restval="")
-                writer.writeheader()
-                writer.writerows(kept.values())
-            os.replace(made, path)
+        with turn(path.parent):
+            kept = read_rows(path)
+            for row in rows:
+                kept[row["input"], row["network"]] = row
+            rewrite(path, kept.values())
     except OSError as error:
         raise SEBrainSegError(f"The summary {path} cannot be written ({error.strerror}).") from None
+
+
+def rewrite(path, rows):
+    """Write a summary anew, in whole or not at all."""
+    columns = dict.fromkeys(COLUMNS)
+    for row in rows:
+        columns.update(dict.fromkeys(row))
+    with tempfile.TemporaryDirectory(prefix=BESIDE, dir=path.parent) as beside:
+        made = Path(beside) / path.name
+        with open(made, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(columns), restval="")
+            writer.writeheader()
+            writer.writerows(rows)
+        os.replace(made, path)

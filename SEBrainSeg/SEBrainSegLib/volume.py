@@ -20,6 +20,12 @@ RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 
 BRAIN_SPACING = (1.0, 1.0, 1.0)  # mm along [S, A, R]
 
+# Beyond this, an intensity is none, as infinity is none; float32 could not hold the differences of larger ones.
+LARGEST_INTENSITY = 1e36
+
+# What is as many times farther from the other intensities as they are from each other is a hot voxel.
+HOT = 10.0
+
 # Beyond this many voxels a side or in all, a header is wrong rather than a patient large.
 LARGEST_SIDE = 2048
 LARGEST_VOLUME = 768**3
@@ -48,6 +54,8 @@ def check_scalar(image):
         raise SEBrainSegError(
             "The image has several values per voxel (colour, vector or complex); choose a scalar volume."
         )
+    if not all(image.GetSize()):
+        raise SEBrainSegError("The image has no voxels; choose another.")
 
 
 def corners(image):
@@ -59,28 +67,49 @@ def corners(image):
 
 def without_aliasing(image, spacing):
     """Smooth the axes sampled more finely than ``spacing``, so that a sample stands for the tissue around it."""
-    direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
+    direction, sigmas = np.abs(np.array(image.GetDirection()).reshape(3, 3)), {}
     for axis, fine in enumerate(image.GetSpacing()):
         coarse = spacing[::-1][int(np.argmax(direction[:, axis]))]
         # The width that widens a voxel to one of the coarser grid; below a tenth of it, it changes nothing.
         sigma = math.sqrt(max(0.0, coarse**2 - fine**2)) / 2.355
         if sigma > 0.1 * coarse and image.GetSize()[axis] >= 4:
-            image = sitk.RecursiveGaussian(image, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
+            sigmas[axis] = sigma
+    if sigmas:
+        image = without_hot_voxels(image)
+    for axis, sigma in sigmas.items():
+        image = sitk.RecursiveGaussian(image, sigma, False, sitk.RecursiveGaussianImageFilter.ZeroOrder, axis)
     return image
 
 
+def without_hot_voxels(image):
+    """Clip a few voxels far brighter or darker than all others, so that smoothing does not spread them."""
+    voxels = sitk.GetArrayViewFromImage(image)
+    low, high = (float(limit) for limit in np.percentile(voxels[::2, ::2, ::2], (0.05, 99.95)))
+    reach = HOT * (high - low)
+    if not reach or voxels.min() >= low - reach and voxels.max() <= high + reach:
+        return image
+    return sitk.Clamp(image, sitk.sitkFloat32, low - reach, high + reach)
+
+
+def air(image):
+    """The intensity to assume outside of an image: 0, or what is dark in one of intensities below 0."""
+    dark = float(np.percentile(sitk.GetArrayViewFromImage(image)[::2, ::2, ::2], 1))
+    return min(0.0, dark) if dark >= -LARGEST_INTENSITY else 0.0
+
+
 def finite(image):
-    """Return a float32 image in which what is no finite number is 0."""
+    """Return a float32 image in which what is no finite number, or next to none, is 0."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(image)
-    if np.isfinite(voxels).all():
+    # Of not-a-number, neither is true.
+    if voxels.max() <= LARGEST_INTENSITY and voxels.min() >= -LARGEST_INTENSITY:
         return image
-    repaired = sitk.GetImageFromArray(np.nan_to_num(voxels, nan=0.0, posinf=0.0, neginf=0.0))
+    repaired = sitk.GetImageFromArray(np.where(np.abs(voxels) <= LARGEST_INTENSITY, voxels, np.float32(0)))
     repaired.CopyInformation(image)
     return repaired
 
 
-def conform(image, spacing=BRAIN_SPACING, outside=0.0):
+def conform(image, spacing=BRAIN_SPACING, outside=None):
     """Bring a volume to a grid along the patient's right, anterior and superior.
 
     The grid covers the whole input. An input that already has that spacing and is parallel to these axes is only
@@ -89,7 +118,7 @@ def conform(image, spacing=BRAIN_SPACING, outside=0.0):
     Args:
         image: scalar 3D ``SimpleITK.Image`` of any orientation, spacing or obliquity.
         spacing: mm along ``[S, A, R]``.
-        outside: what is outside of the input.
+        outside: what is outside of the input; ``None``: see :func:`air`.
 
     Returns:
         float32 image, intensities as in the input; not-a-number becomes 0.
@@ -114,7 +143,7 @@ def conform(image, spacing=BRAIN_SPACING, outside=0.0):
         origin,
         spacing[::-1],
         RAS_DIRECTION,
-        outside,
+        air(image) if outside is None else outside,
         sitk.sitkFloat32,
     )
 
@@ -149,7 +178,7 @@ def prepare(image, spacing=BRAIN_SPACING, window=None):
     if spacing is None:
         grid = stack(image)
     else:
-        grid = conform(image, spacing, window[0] if window else 0.0)
+        grid = conform(image, spacing, window[0] if window else None)
     array = sitk.GetArrayFromImage(grid)
     if window is not None:
         low, high = window

@@ -23,7 +23,7 @@ from SEBrainSegLib.parameters import Parameters  # noqa: E402
 
 SIZE = (560, 560)
 SCAN = ROOT / "Resources/SampleData/colin27_t1.nii.gz"
-BLOCK = "decoder 4"
+BLOCK = "decoder 3"
 OUTLINED = 0.5  # opacity of a segment's inside
 
 
