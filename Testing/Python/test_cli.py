@@ -2,6 +2,8 @@
 
 import csv
 import os
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -387,3 +389,15 @@ def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(SEBrainSegError, match="no DICOM"):
         read(tmp_path / "empty")
+
+
+def test_the_readme_names_every_option_and_no_other():
+    root = Path(cli.__file__).resolve().parents[2]
+    (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
+    known = {name for action in cli.parser()._actions for name in action.option_strings if name.startswith("--")}
+    named = set(re.findall(r"--[a-z-]+", synopsis))
+    assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label"}
+    for page in ("README.md", "Resources/Tutorial/README.md"):
+        text = (root / page).read_text(encoding="utf-8")
+        for line in re.findall(r"^sebrainseg .*$", text, re.M):
+            assert set(re.findall(r"--[a-z-]+", line)) <= known, line
