@@ -666,20 +666,20 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
         from SEBrainSegLib.job import Job
         from SEBrainSegLib.qtprocess import QtProcess
 
-        volume, found = self.sample(), []
+        volume, found, said = self.sample(), [], []
         run = BackgroundSegmentation(
             QtProcess,
             SEBrainSegWidget.python(),
             progress=lambda fraction, message: None,
             finished=found.extend,
-            failed=self.fail,
-            cancelled=self.fail,
+            failed=said.append,
+            cancelled=lambda: said.append("cancelled"),
         )
         run.start(scene.image_of(volume), Job())
         while run.running:
             slicer.app.processEvents()
             time.sleep(0.01)
-        self.assertEqual(len(found), 1, "the child process failed; see the application log")
+        self.assertEqual(said, [])
         self.check(volume, scene.add_segmentation(volume, found[0]))
         self.delayDisplay("A child process segmented the bundled scan")
 

@@ -415,8 +415,8 @@ class Presenter:
         if known is None or known.seconds is None:
             return _("time not measured yet")
         if device == "cpu":
-            return _("about {time} on two CPU cores").format(time=duration(known.seconds))
-        return _("about {time} on two CPU cores, not measured here yet").format(time=duration(known.seconds))
+            return _("about {time} of CPU time").format(time=duration(known.seconds))
+        return _("about {time} of CPU time, not measured here yet").format(time=duration(known.seconds))
 
     # What to do -------------------------------------------------------------------------------------------------------
 

@@ -1031,6 +1031,18 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
     assert "PyTorch is not installed" in ScriptedLoadableModuleTest.said
 
 
+def test_slicers_own_test_runs_the_child_process(module, application, monkeypatch):
+    # An even volume, which the child refuses: the test must fail and repeat what it said.
+    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(slicer.app, "processEvents", application.processEvents)
+    monkeypatch.setattr(module.SEBrainSegTest, "sample", lambda self: volume())
+    monkeypatch.setattr(slicer.mrmlScene, "Clear", lambda: None, raising=False)
+    result = unittest.TestResult()
+    module.SEBrainSegTest("test_childProcessSegmentsSample").run(result)
+    ((_, said),) = result.failures
+    assert "same value" in said and not result.errors
+
+
 def test_the_self_test_is_a_run_of_the_panel(widget, module, monkeypatch):
     sample, checked = volume(name="sample"), []
     monkeypatch.setitem(vars(slicer.util), "loadVolume", lambda path: sample)
