@@ -664,8 +664,9 @@ class Presenter:
         node = self.result
         if self.busy or not self.scene.is_there(node):
             return
+        self.stopped = False
         if visible:
-            self.working, self.stopped = True, False
+            self.working = True
             try:
                 for fraction, name in self.results.make_surfaces(node):
                     self.say(fraction, _("Making surfaces: {name}").format(name=name))

@@ -598,6 +598,11 @@ def test_surfaces_can_be_cancelled_or_lose_their_node(all_of_it):
     it.surroundings.while_settling = it.presenter.cancel
     it.presenter.show_3d(True)
     assert len(it.surroundings.seen) == 1 and not state(it).in_3d and "cancelled" in state(it).status
+    choose(it, se="cse")
+    it.presenter.apply()
+    it.presenter.cancel()
+    it.presenter.show_3d(False)
+    assert "nothing was created" in state(it).status
     it.surroundings.while_settling = lambda: setattr(node, "there", False)
     it.presenter.show_3d(True)
     assert len(it.surroundings.seen) == 2 and not state(it).busy
