@@ -158,7 +158,7 @@ def test_sheared_and_mirrored_axes_do_not_move_labels(network, axes):
 
 
 def nrrd(path, directions):
-    text = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 6 6 6\nkinds: domain domain domain\n"
+    text = "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 6 6 6\n"
     rows = " ".join("({})".format(",".join(map(str, row))) for row in directions)
     text += f"space directions: {rows}\nspace origin: (0,0,0)\nendian: little\nencoding: raw\n\n"
     path.write_bytes(text.encode() + np.arange(216, dtype="<i2").tobytes())
