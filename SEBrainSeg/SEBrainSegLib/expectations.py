@@ -8,6 +8,7 @@ manual one: so few scans of grown-ups say what is unusual, not what is ill.
 
 import csv
 from functools import cache
+from statistics import median
 from typing import NamedTuple
 
 from .resources import resource
@@ -46,6 +47,26 @@ def ranges():
         (row["protocol"], int(row["label"])): Range(int(row["scans"]), *(float(row[name]) for name in numbers))
         for row in rows
     }
+
+
+def out_of_proportion(volumes, protocol):
+    """Return the labels of structures that were found, but are far too small or large for the others that were.
+
+    Args:
+        volumes: ml by label, of all 31 structures.
+        protocol: the convention of drawing.
+    """
+    found = {label: ml for label, ml in volumes.items() if ml and (protocol, label) in ranges()}
+    expected = {label: ranges()[protocol, label] for label in found}
+    if not found:
+        return []
+    # The size of the whole brain if each structure had its usual share of it; of a part of a brain, too.
+    whole = median(2 * ml / (expected[label].smallest + expected[label].largest) for label, ml in found.items())
+    return [
+        label
+        for label, ml in found.items()
+        if not expected[label].smallest / FARTHEST <= ml / whole <= expected[label].largest * FARTHEST
+    ]
 
 
 def remarks(segmentation):

@@ -9,7 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from . import devices, user_models, zoo
+from . import devices, no_brain, user_models, zoo
 from .errors import Cancelled, SEBrainSegError
 from .excitation import Recorder
 from .job import Job
@@ -165,9 +165,11 @@ def run_choice(image, job, parameters, prepared, step):
     volumes = volumes_of(labels, models[0].structures)
     if brain and sum(volumes.values()) < SMALLEST_BRAIN:
         raise SEBrainSegError(
-            f"Only {sum(volumes.values()):.0f} ml of brain were found; "
-            "choose a T1-weighted scan of a whole head and check that its orientation and voxel spacing are right."
+            f"Only {sum(volumes.values()):.0f} ml of brain were found; {no_brain.why_none(image, array)}."
         )
+    unlike = no_brain.why_unlike(volumes, parameters.protocol) if brain else ""
+    if unlike:
+        raise SEBrainSegError(unlike)
     confidence, confidences = None, {}
     if job.confidence:
         confidence = whole(found.confidence)

@@ -3,6 +3,8 @@
 import io
 import os
 import pickle
+import zipfile
+import zlib
 from dataclasses import dataclass
 from typing import Optional
 
@@ -13,7 +15,18 @@ from .networks import NETWORKS
 from .structures import Structure, rows_of, structures, table_of
 
 # What a damaged or foreign file makes torch.load and the networks raise.
-UNREADABLE = (pickle.UnpicklingError, RuntimeError, KeyError, TypeError, ValueError, EOFError, AttributeError)
+UNREADABLE = (
+    pickle.UnpicklingError,
+    zipfile.BadZipFile,
+    zlib.error,
+    RuntimeError,
+    KeyError,
+    TypeError,
+    ValueError,
+    EOFError,
+    AttributeError,
+    OSError,
+)
 
 
 @dataclass(frozen=True)
@@ -77,6 +90,9 @@ def read_model(content, protocol=None) -> Model:
         SEBrainSegError: the bytes are no model file of SEBrainSeg.
     """
     try:
+        # torch.load overlooks altered weights.
+        if zipfile.ZipFile(io.BytesIO(content)).testzip():
+            raise ValueError("the checksum of a part is wrong")
         stored = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
         configuration, weights = dict(stored["configuration"]), full_precision(stored["weights"])
         protocols = stored.get("protocols", ())

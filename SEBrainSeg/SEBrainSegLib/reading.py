@@ -50,12 +50,17 @@ def read(path):
     return image
 
 
-def lacks_voxels(path, image):
-    """Whether a NIfTI file ends before its last voxel; its reader makes up the rest."""
-    if not image.HasMetaDataKey("vox_offset"):
+def lacks_voxels(path, header):
+    """Whether a NIfTI file ends before its last voxel: SimpleITK makes up the rest, and overlooks a full disk.
+
+    Args:
+        path: the file.
+        header: what read it, or its image; of other formats, whose readers and writers are strict, nothing is said.
+    """
+    if not header.HasMetaDataKey("vox_offset"):
         return False
-    sides = [max(1, int(image.GetMetaData(f"dim[{number}]"))) for number in range(1, 8)]
-    needed = int(float(image.GetMetaData("vox_offset"))) + math.prod(sides) * int(image.GetMetaData("bitpix")) // 8
+    sides = [max(1, int(header.GetMetaData(f"dim[{number}]"))) for number in range(1, 8)]
+    needed = int(float(header.GetMetaData("vox_offset"))) + math.prod(sides) * int(header.GetMetaData("bitpix")) // 8
     if path.suffix.lower() == ".hdr":
         beside = [path.with_suffix(suffix) for suffix in (".img", ".img.gz", ".IMG")]
         path = next((each for each in beside if each.exists()), path)
@@ -69,14 +74,11 @@ def lacks_voxels(path, image):
     held = 0
     try:
         with gzip.open(path) as file:
-            while held < needed:
-                piece = file.read(2**20)
-                if not piece:
-                    return True
+            while piece := file.read(2**20):
                 held += len(piece)
     except (EOFError, OSError, zlib.error):
         return True
-    return False
+    return held < needed
 
 
 def unreadable(path):

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from . import picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
+from .reading import lacks_voxels
 from .turns import turn
 
 # In the order in which they appear: an image comes after what tells that it is a result.
@@ -104,13 +105,27 @@ def write_volumes(segmentation, path):
         writer.writerows(volumes.texts(row) for row in volumes.rows(segmentation))
 
 
+def write_nifti(image, path):
+    """Write an image as NIfTI.
+
+    Raises:
+        RuntimeError: not all of it could be written, which SimpleITK itself overlooks.
+    """
+    sitk.WriteImage(image, str(path))
+    header = sitk.ImageFileReader()
+    header.SetFileName(str(path))
+    header.ReadImageInformation()
+    if lacks_voxels(path, header):
+        raise RuntimeError("not all voxels were written")
+
+
 # How each result is written, from the scan and its segmentation.
 WRITERS = {
     ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
     ".csv": lambda image, found, path: write_volumes(found, path),
-    ".nii.gz": lambda image, found, path: sitk.WriteImage(found.labels, str(path)),
+    ".nii.gz": lambda image, found, path: write_nifti(found.labels, path),
     ".png": lambda image, found, path: picture.write(image, found.labels, found.structures, path),
-    CONFIDENCE: lambda image, found, path: sitk.WriteImage(found.confidence, str(path)),
+    CONFIDENCE: lambda image, found, path: write_nifti(found.confidence, path),
 }
 
 
