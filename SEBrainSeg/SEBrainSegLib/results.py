@@ -18,6 +18,7 @@ from .turns import turn
 # In the order in which they appear: an image comes after what tells that it is a result.
 ENDINGS = (".seg.nrrd", ".csv", ".nii.gz", ".png")
 CONFIDENCE = "_confidence.nii.gz"
+END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk of any PNG file: its name and its checksum
 BESIDE = ".sebrainseg-"  # how hidden folders begin in which results are made
 LEFT_BEHIND = 24 * 3600.0  # seconds after which such a folder is that of a killed run
 IMAGE_ENDINGS = (
@@ -119,12 +120,23 @@ def write_nifti(image, path):
         raise RuntimeError("not all voxels were written")
 
 
+def write_picture(image, labels, table, path):
+    """Write a picture of labels over a scan, see :func:`.picture.write`.
+
+    Raises:
+        RuntimeError: not all of it could be written, which SimpleITK overlooks if little is missing.
+    """
+    picture.write(image, labels, table, path)
+    if not Path(path).read_bytes().endswith(END_OF_PNG):
+        raise RuntimeError("not all of the picture was written")
+
+
 # How each result is written, from the scan and its segmentation.
 WRITERS = {
     ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
     ".csv": lambda image, found, path: write_volumes(found, path),
     ".nii.gz": lambda image, found, path: write_nifti(found.labels, path),
-    ".png": lambda image, found, path: picture.write(image, found.labels, found.structures, path),
+    ".png": lambda image, found, path: write_picture(image, found.labels, found.structures, path),
     CONFIDENCE: lambda image, found, path: write_nifti(found.confidence, path),
 }
 

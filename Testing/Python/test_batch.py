@@ -263,12 +263,12 @@ def test_nothing_outlives_the_command(tmp_path, ended):
     assert workers
     if ended == "by Ctrl-C":
         os.killpg(command.process.pid, signal.SIGINT)
-        assert command.process.wait(10) == 130
+        assert command.process.wait(60) == 130
         assert command.lines[-1].startswith("sebrainseg: interrupted") and "Traceback" not in "".join(command.lines)
     else:
         command.process.kill()
         command.process.wait()
-    assert not psutil.wait_procs(workers, timeout=10)[1]
+    assert not psutil.wait_procs(workers, timeout=60)[1]
     assert segmented("out") == {"b"} and rows("out/sebrainseg.csv")["b.nii.gz"]["status"] == "segmented"
 
 

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import Segmentation, devices, segment, zoo
+from SEBrainSegLib import SEBrainSegError, Segmentation, devices, segment, zoo
 from SEBrainSegLib.inference import look
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.recalibration import VARIANTS
@@ -102,6 +102,23 @@ def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, fo
         if found.volumes[structure.label] > 3:
             here, there = expected == structure.label, returned == structure.label
             assert 2 * (here & there).sum() / (here.sum() + there.sum()) > 0.75, structure.name
+
+
+def test_a_head_that_is_cut_off_is_segmented_as_far_as_it_goes(scan, found):
+    # Through the middle of the cerebellum, which leaves neither neck nor jaw.
+    lowest = np.argwhere(sitk.GetArrayViewFromImage(found.labels) == 8)[:, 0]
+    cut = int((lowest.min() + lowest.max()) / 2)
+    answer = sitk.GetArrayFromImage(segment(scan[:, :, cut:], se="scse", device="cpu").labels)
+    expected = sitk.GetArrayFromImage(found.labels)[cut:]
+    agreed = 2 * ((expected == answer) & (expected > 0)).sum() / ((expected > 0).sum() + (answer > 0).sum())
+    assert agreed > 0.9
+
+
+def test_a_head_upside_down_is_refused(scan):
+    image = sitk.Flip(scan, [False, False, True])
+    image.CopyInformation(scan)
+    with pytest.raises(SEBrainSegError, match="upside down"):
+        segment(image, se="scse", device="cpu")
 
 
 @pytest.mark.parametrize("se", [variant for variant in VARIANTS if variant != "scse"])
