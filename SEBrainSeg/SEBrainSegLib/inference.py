@@ -16,6 +16,7 @@ from .job import Job
 from .networks import Unpooling
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
+from .sides import part_sides
 from .structures import labels_of_classes, selected, unsided_classes
 from .volume import VIEWS, head_box, prepare, restore
 from .volumes import volumes_of
@@ -49,7 +50,8 @@ def segment(
             ``model``: whatever it was trained on, which may be 2D images, one or a stack of them.
         architecture: ``"unet"``, ``"sdnet"`` or ``"densenet"``.
         se: ``"none"``, ``"cse"``, ``"sse"`` or ``"scse"``, in any case.
-        view: the direction of slicing, ``"coronal"``, ``"axial"`` or ``"sagittal"``, or ``"all"`` for their mean.
+        view: the direction of slicing, ``"coronal"``, ``"axial"`` or ``"sagittal"`` (whose sides are parted in the
+            middle of the brain, see :mod:`.sides`), or ``"all"`` for their mean.
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"mps"``.
         progress: called with a fraction in [0, 1] and a message.
         cancelled: asked at least once a batch; a true answer ends the run.
@@ -160,7 +162,9 @@ def run_choice(image, job, parameters, prepared, step):
         return volume
 
     classes = whole(found.classes)
-    classes = keep_pieces(keep_largest(classes)) if brain else classes
+    if brain:
+        classes = keep_largest(classes)
+        classes = keep_pieces(part_sides(classes) if [each.view for each in models] == ["sagittal"] else classes)
     labels = on_grid_of(labels_of_classes(models[0].structures)[classes], grid, image)
     volumes = volumes_of(labels, models[0].structures)
     if brain and sum(volumes.values()) < SMALLEST_BRAIN:

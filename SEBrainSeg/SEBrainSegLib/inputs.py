@@ -15,7 +15,7 @@ from .results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
 FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 # How the results of a bundled network are called, in whichever folder.
 RESULT = re.compile(
-    r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
+    r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|sagittal|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
 )
 LONGEST_SELECTION = 60  # letters in a file name
 

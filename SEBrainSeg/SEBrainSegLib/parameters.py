@@ -138,8 +138,6 @@ class Parameters:
 
         if not known:
             return "No network is bundled; install SEBrainSeg again."
-        if self.view == View.SAGITTAL.value:
-            return "A sagittal slice cannot tell left from right: choose the view coronal, axial or all."
         if is_there():
             return ""
         views = [view for view in values(View) if is_there(view=view)]

@@ -149,6 +149,13 @@ def test_all_views_give_the_same_anatomy_the_same_labels(network):
     np.testing.assert_array_equal(one, three)
 
 
+def test_sagittal_slices_alone_get_their_sides_from_the_brain(network):
+    matrix, size = GRIDS["RAS"]
+    image = phantom(centred(matrix, size), size)
+    expected, found = (segment(image, device="cpu", view=view) for view in ("coronal", "sagittal"))
+    np.testing.assert_array_equal(*(sitk.GetArrayFromImage(each.labels) for each in (expected, found)))
+
+
 def test_progress_rises_to_one_and_names_what_happens(network):
     seen = []
     matrix, size = GRIDS["RAS"]

@@ -68,7 +68,7 @@ def test_a_wrong_choice_is_answered_with_the_right_ones(wrong, choices):
     "chosen, words",
     [
         (Parameters("unet", "none", "axial"), ["No U-Net is bundled", "'axial'", "the view coronal", "U-Net scSE for"]),
-        (Parameters("unet", "scse", "sagittal"), ["cannot tell left from right", "coronal, axial or all"]),
+        (Parameters("unet", "sse", "sagittal"), ["No U-Net sSE is bundled", "'sagittal'", "U-Net scSE for this view"]),
         (Parameters("unet", "none", "all"), ["'all'", "the view coronal", "or U-Net scSE for this view"]),
         (Parameters("sdnet", "sse"), ["No SD-Net sSE is bundled", "choose U-Net, U-Net scSE or DenseNet cSE"]),
         (Parameters("densenet", "cse", "all"), ["No DenseNet cSE", "the view coronal, or U-Net scSE for this view"]),
