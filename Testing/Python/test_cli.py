@@ -213,6 +213,7 @@ def test_the_list_is_of_what_can_be_typed(kidneys, capsys):
         "--architecture unet --se none --view coronal",
         "--architecture unet --se scse --view coronal",
         "--architecture unet --se scse --view axial",
+        "--architecture unet --se scse --view sagittal",
         "--architecture unet --se scse --view all",
         "--architecture densenet --se cse --view coronal",
         "--model 'my kidneys'",
