@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from scores import Values, digits, find_scans, labels_found, mean, score, spread, table
-from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib import SEBrainSegError, no_brain
 from SEBrainSegLib.model import read_model, write_model
 from SEBrainSegLib.networks import parameters
 from SEBrainSegLib.parameters import Variant
@@ -164,6 +164,8 @@ def main(argv=None):
     chosen = parser.parse_args(argv)
     # One folder a budget: networks of different ones are not to be compared.
     folder, status = chosen.run / f"steps-{chosen.steps}", 0
+    # What so short a training makes of a brain is scored, however little it looks like one.
+    no_brain.MOST_OUT_OF_PROPORTION = len(structures())
     try:
         held_out = find_scans([chosen.data / "malc"], HELD_OUT)
         validation = find_scans([chosen.validation]) if chosen.validation else []
