@@ -211,6 +211,8 @@ class Command:
             text=True,
             encoding="utf-8",
             start_new_session=True,
+            # What a shell starts in the background ignores Ctrl-C, and so would this.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
         )
         self.lines = []
         threading.Thread(target=self.lines.extend, args=(self.process.stdout,), daemon=True).start()
