@@ -7,7 +7,9 @@ which is when everything has been used, and after each further quarter; needs ps
 """
 
 import argparse
+import contextlib
 import gc
+import io
 import os
 import sys
 import tempfile
@@ -33,6 +35,12 @@ def held():
     return process.memory_info().rss, files, process.num_threads()
 
 
+def quietly(arguments):
+    """Run the command without what it prints; returns its exit status."""
+    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+        return cli.main(arguments)
+
+
 def main(argv=None):
     """Run it; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -46,7 +54,7 @@ def main(argv=None):
         write_model(model, UNet(**NETWORK), {"architecture": "unet", **NETWORK}, "axial", table=structures()[:2])
         arguments = [str(path), "--model", str(model), "-o", str(Path(folder) / "out"), "--overwrite"]
         for number in range(1, count + 1):
-            if cli.main([*arguments, "--device", "cpu"]):
+            if quietly([*arguments, "--device", "cpu"]):
                 return 1
             if number % max(1, count // 4) == 0:
                 states.append(held())
