@@ -35,13 +35,13 @@ class Recorder:
     Attributes:
         spatial: ``(slices, rows, columns)`` in [0, 1], or ``None`` of a block without sSE. A coarser map is repeated to
             the slices' pixels, not interpolated.
-        channels: ``(slices, C)`` in [0, 1], or ``None`` of a block without cSE; only of slices that were taken.
+        channels: ``(slices, C)`` in [0, 1], or ``None`` of a block without cSE.
     """
 
     def __init__(self, network, name, shape):
         self.block, self.shape = block_named(network, name), shape
-        self.spatial = None
-        self.channels_of, self.last = {}, {}
+        self.spatial = self.channels = None
+        self.last = {}
 
     def __enter__(self):
         self.handles = []
@@ -60,24 +60,22 @@ class Recorder:
 
         return keep
 
-    @property
-    def channels(self):
-        gates = [self.channels_of[number] for number in sorted(self.channels_of)]
-        return np.stack(gates) if gates else None
-
-    def take(self, numbers, size):
+    def take(self, first, size):
         """Take what the last forward pass left.
 
         Args:
-            numbers: those of its slices.
+            first: number of its first slice.
             size: rows and columns of the slices that the network was given, with their padding.
         """
         if ChannelSE in self.last:
-            self.channels_of.update(zip(map(int, numbers), self.last[ChannelSE].float().cpu().numpy()))
+            gates = self.last[ChannelSE].float().cpu().numpy()
+            if self.channels is None:
+                self.channels = np.zeros((self.shape[0], gates.shape[1]), np.float32)
+            self.channels[first : first + len(gates)] = gates
         if SpatialSE in self.last:
             gates = self.last[SpatialSE][:, 0].float().cpu().numpy()
             if self.spatial is None:
                 self.spatial = np.zeros(self.shape, np.float32)
             for axis in (1, 2):
                 gates = gates.repeat(size[axis - 1] // gates.shape[axis], axis=axis)
-            self.spatial[numbers] = gates[:, : self.shape[1], : self.shape[2]]
+            self.spatial[first : first + len(gates)] = gates[:, : self.shape[1], : self.shape[2]]

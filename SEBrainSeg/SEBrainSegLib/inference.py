@@ -23,7 +23,6 @@ from .volumes import volumes_of
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
-APART = 8  # slices between those that tell where the brain begins and ends
 # How much each view counts among all three; the sagittal one cannot tell the sides.
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
@@ -224,9 +223,9 @@ class Found:
 
     Attributes:
         classes: class index of every voxel.
-        confidence: probability of that class in [0, 1], or ``None``; 0 in slices that were left out as free of brain.
-        spatial: spatial excitation of one SE block in [0, 1], or ``None``; 0 there, too.
-        channels: its channel excitation, ``(slices, C)``, or ``None``; of the slices that were looked at.
+        confidence: probability of that class in [0, 1], or ``None``.
+        spatial: spatial excitation of one SE block in [0, 1], or ``None``.
+        channels: its channel excitation, ``(slices, C)``, or ``None``.
     """
 
     classes: np.ndarray
@@ -274,38 +273,21 @@ def class_numbers(model):
     return np.min_scalar_type(len(model.structures))
 
 
-def logits_of_slices(network, slices, device, sparing=False):
-    """Yield ``(numbers, logits)`` for batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
+def logits_of_slices(network, slices, device):
+    """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
     They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
     whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
-
-    Args:
-        sparing: whether to look at every ``APART``-th slice first and leave out what is between two that show nothing.
     """
-    network = network.to(device, memory_format=torch.channels_last)
-    every, size = np.arange(len(slices)), BATCH[device.type]
-    if not sparing:
-        yield from logits_in_batches(network, slices, every, device, size)
-        return
-    shows = np.zeros(len(slices) // APART + 2, bool)
-    for numbers, logits in logits_in_batches(network, slices, every[::APART], device, size):
-        shows[numbers // APART] = (logits.argmax(dim=1) > 0).flatten(1).any(dim=1).cpu().numpy()
-        yield numbers, logits
-    between = (shows[every // APART] | shows[every // APART + 1]) & (every % APART > 0)
-    yield from logits_in_batches(network, slices, every[between], device, size)
-
-
-def logits_in_batches(network, slices, numbers, device, size):
-    """Yield ``(numbers, logits)`` for batches of up to ``size`` of those slices."""
-    rows, columns = slices.shape[1:]
+    count, rows, columns = slices.shape
     last_row, last_column = padded((rows, columns))
-    around = [(0, 0), (0, last_row - rows), (0, last_column - columns)]
+    slices = np.pad(slices, [(0, 0), (0, last_row - rows), (0, last_column - columns)])
+    network = network.to(device, memory_format=torch.channels_last)
+    first, size = 0, BATCH[device.type]
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
-    first = 0
-    while first < len(numbers):
-        batch = torch.from_numpy(np.pad(slices[numbers[first : first + size]], around))[:, None]
+    while first < count:
+        batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None]
         try:
             with torch.inference_mode(), reduced:
                 logits = network(batch.to(device))[:, :, :rows, :columns]
@@ -317,7 +299,7 @@ def logits_in_batches(network, slices, numbers, device, size):
             size //= 2
             devices.release_memory(device)
             continue
-        yield numbers[first : first + len(logits)], logits
+        yield first, logits
         first += len(logits)
 
 
@@ -342,17 +324,16 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
     slices = np.moveaxis(array, axis, 0)
     found = np.zeros(slices.shape, class_numbers(model))
     sure = np.zeros(slices.shape, np.float32) if confidence else None
-    done = 0
-    for numbers, logits in logits_of_slices(model.network, slices, device, model.segments_brains):
+    for first, logits in logits_of_slices(model.network, slices, device):
+        last = first + len(logits)
         if recorder is not None:
-            recorder.take(numbers, padded(slices.shape[1:]))
-        found[numbers] = logits.argmax(dim=1).cpu().numpy()
+            recorder.take(first, padded(slices.shape[1:]))
+        found[first:last] = logits.argmax(dim=1).cpu().numpy()
         if confidence:
             # The largest softmax probability, without the others.
             logits = logits.float()
-            sure[numbers] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().cpu().numpy()
-        done += len(numbers)
-        batch_done(done / len(slices))
+            sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().cpu().numpy()
+        batch_done(last / len(slices))
     return np.moveaxis(found, 0, axis), None if sure is None else np.moveaxis(sure, 0, axis)
 
 
@@ -377,17 +358,15 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
         axis = VIEWS[model.view]
         in_slices = np.moveaxis(votes, axis + 1, 0)
         slices = np.moveaxis(array, axis, 0)
-        left_out = np.ones(len(slices), bool)
-        for numbers, logits in logits_of_slices(model.network, slices, device, model.segments_brains):
+        for first, logits in logits_of_slices(model.network, slices, device):
+            last = first + len(logits)
             if recorder is not None and number == 0:
-                recorder.take(numbers, padded(slices.shape[1:]))
+                recorder.take(first, padded(slices.shape[1:]))
             probabilities = logits.float().softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
             if model.view == "sagittal":
                 probabilities = probabilities[:, unsided.to(probabilities.device)]
-            in_slices[numbers] += probabilities.to(torch.uint8).cpu().numpy()
-            left_out[numbers] = False
-            batch_done((number + 1 - left_out.mean()) / len(models))
-        in_slices[left_out, 0] += np.uint8(255 * VIEW_WEIGHTS[model.view])
+            in_slices[first:last] += probabilities.to(torch.uint8).cpu().numpy()
+            batch_done((number + last / len(in_slices)) / len(models))
     sure = votes.max(axis=0) / np.float32(255) if confidence else None
     return votes.argmax(axis=0).astype(np.uint8), sure
 
