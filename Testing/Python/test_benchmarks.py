@@ -554,8 +554,7 @@ def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path):
     assert facts.main(["--file", str(path)]) == 0
     with open(path, newline="", encoding="utf-8") as file:
         rows = {row["network"]: row for row in csv.DictReader(file)}
-    single = [name for name in bundled.names() if not name.endswith("sagittal")]
-    assert sorted(rows) == sorted([*single, "unet-scse-all"])
+    assert sorted(rows) == sorted([*bundled.names(), "unet-scse-all"])
     one, three = (int(rows[f"unet-scse-{view}"]["parameters"]) for view in ("coronal", "all"))
     assert three == 3 * one
     # Of the paper's formulas with biases and r = 2: eight blocks of 32 channels.
