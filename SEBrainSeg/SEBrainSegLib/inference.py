@@ -23,6 +23,8 @@ from .volumes import volumes_of
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
+# Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with so many mm around them.
+APART, LEAST, MARGIN = 16, 200, 8
 # How much each view counts among all three; the sagittal one cannot tell the sides.
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
@@ -137,11 +139,12 @@ def run_choice(image, job, parameters, prepared, step):
         step(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {target}")
 
     def found_on(device):
-        return look(models, array[box], device, batch_done, job.confidence, job.excitation)
+        within = inside(box, brain_box(models[0], array[box], device, lambda: batch_done(0.0))) if brain else box
+        return within, look(models, array[within], device, batch_done, job.confidence, job.excitation)
 
     batch_done(0.0)
     try:
-        found = found_on(target)
+        box, found = found_on(target)
     except RuntimeError as error:
         if target.type == "cpu" or not devices.is_out_of_memory(error):
             raise
@@ -153,7 +156,7 @@ def run_choice(image, job, parameters, prepared, step):
         devices.release_memory(target)
         target = torch.device("cpu")
         step(0.15, "The GPU's memory is full, going on with the CPU")
-        found = found_on(target)
+        box, found = found_on(target)
     step(0.9, "Returning to the input's grid")
 
     def whole(part):
@@ -161,10 +164,11 @@ def run_choice(image, job, parameters, prepared, step):
         volume[box] = part
         return volume
 
-    classes = whole(found.classes)
+    classes = found.classes
     if brain:
         classes = keep_largest(classes)
         classes = keep_pieces(part_sides(classes) if [each.view for each in models] == ["sagittal"] else classes)
+    classes = whole(classes)
     labels = on_grid_of(labels_of_classes(models[0].structures)[classes], grid, image)
     volumes = volumes_of(labels, models[0].structures)
     if brain and sum(volumes.values()) < SMALLEST_BRAIN:
@@ -194,6 +198,40 @@ def run_choice(image, job, parameters, prepared, step):
     step(1.0, "Done")
     seconds = time.monotonic() - started
     return Segmentation(labels, volumes, str(target), kept, parameters, seconds, confidences, confidence, excitation)
+
+
+def brain_box(model, array, device, batch_done):
+    """Return the box ``[S, A, R]`` of a conformed array that holds the brain; all of it if none is seen.
+
+    The networks look at nothing else: face and neck take time and tell nothing.
+
+    Args:
+        model: the :class:`~.model.Model` that is asked.
+        batch_done: called after every batch.
+    """
+    axis = VIEWS[model.view]
+    slices = np.moveaxis(array, axis, 0)
+    low, high = np.array(slices.shape), np.zeros(3, int)
+    shapes = sitk.LabelShapeStatisticsImageFilter()
+    for first, logits in logits_of_slices(model.network, slices[::APART], device):
+        for number, labelled in enumerate((logits.argmax(dim=1) > 0).to(torch.uint8).cpu().numpy(), start=first):
+            shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(labelled)))
+            for piece in shapes.GetLabels():
+                if shapes.GetNumberOfPixels(piece) >= LEAST:
+                    column, row, columns, rows = shapes.GetBoundingBox(piece)
+                    low = np.minimum(low, (APART * (number - 1), row - MARGIN, column - MARGIN))
+                    high = np.maximum(high, (APART * (number + 1), row + rows + MARGIN, column + columns + MARGIN))
+        batch_done()
+    if (low >= high).any():
+        return tuple(slice(0, side) for side in array.shape)
+    box = [slice(max(0, start), min(stop, side)) for start, stop, side in zip(low, high, slices.shape)]
+    box.insert(axis, box.pop(0))
+    return tuple(box)
+
+
+def inside(box, other):
+    """Return the box that ``other`` within ``box`` is."""
+    return tuple(slice(outer.start + inner.start, outer.start + inner.stop) for outer, inner in zip(box, other))
 
 
 def mean_by_label(values, classes, table, kept):

@@ -20,7 +20,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
 from scores import dice_of_structures  # noqa: E402
 from SEBrainSegLib import zoo  # noqa: E402
-from SEBrainSegLib.inference import classify, classify_in_views, keep_largest, keep_pieces  # noqa: E402
+from SEBrainSegLib.inference import (  # noqa: E402
+    brain_box,
+    classify,
+    classify_in_views,
+    inside,
+    keep_largest,
+    keep_pieces,
+)
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.structures import labels_of_classes, mirrored_classes, structures  # noqa: E402
 from SEBrainSegLib.volume import conform, head_box, normalise, restore  # noqa: E402
@@ -71,8 +78,8 @@ def main():
         truth = sitk.GetArrayFromImage(sitk.ReadImage(str(path.with_name(f"{name}_structures.nii.gz"))))
         conformed = conform(image)
         array = normalise(sitk.GetArrayFromImage(conformed))
-        box, classes = head_box(array), np.zeros(array.shape, np.uint8)
-        device = torch.device("cpu")
+        box, classes, device = head_box(array), np.zeros(array.shape, np.uint8), torch.device("cpu")
+        box = inside(box, brain_box(models[0], array[box], device, lambda: None))
         if len(models) == 1:
             classes[box] = classify(models[0], array[box], device, lambda fraction: None)[0]
         else:

@@ -101,6 +101,39 @@ def test_slicing_direction_does_not_move_labels(network, view):
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
 
 
+@pytest.mark.parametrize("view", VIEWS)
+def test_the_networks_look_at_the_brain_alone(network, view):
+    array = np.zeros((140, 160, 130), np.float32)
+    brain = (slice(41, 104), slice(35, 131), slice(30, 93))
+    array[brain] = 1
+    array[60:66, 150:156, 100:106] = 1  # a nose that it takes for brain
+    box = inference.brain_box(model(network, view), array, torch.device("cpu"), lambda: None)
+    for axis, (there, found) in enumerate(zip(brain, box)):
+        # Along the slices, up to as much as lies between two that are looked at; across them, the margin.
+        around = 16 if axis == VIEWS[view] else 8
+        assert 0 <= there.start - found.start <= around and 0 <= found.stop - there.stop <= around, (axis, found)
+
+
+def test_where_no_brain_is_seen_the_networks_look_at_everything(network):
+    array = np.zeros((40, 50, 30), np.float32)
+    box = inference.brain_box(model(network), array, torch.device("cpu"), lambda: None)
+    assert array[box].shape == array.shape
+    within = inference.inside((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
+    assert within == (slice(3, 6), slice(2, 9), slice(5, 7))
+
+
+def test_a_brain_at_the_border_of_a_large_scan_is_whole(network):
+    size = (100, 150, 180)
+    affine = centred(np.eye(3), size)
+    affine[2, 3] -= 60  # at the top of the scan, with much below
+    image = phantom(affine, size)
+    found = segment(image, device="cpu")
+    x, y, z = np.meshgrid(*(np.arange(n) + affine[i, 3] for i, n in enumerate(size)), indexing="ij", sparse=True)
+    brain = ((x / 30) ** 2 + (y / 38) ** 2 + (z / 28) ** 2 < 1).transpose(2, 1, 0)
+    labels = sitk.GetArrayFromImage(found.labels)
+    assert (brain != (labels > 0)).sum() < 0.02 * brain.sum()
+
+
 class Says(torch.nn.Module):
     """Stand-in for a network of one view: the same logits everywhere, by FreeSurfer id."""
 
