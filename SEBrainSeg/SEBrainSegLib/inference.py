@@ -224,7 +224,15 @@ def brain_box(model, array, device, batch_done):
         batch_done()
     if (low >= high).any():
         return tuple(slice(0, side) for side in array.shape)
-    box = [slice(max(0, start), min(stop, side)) for start, stop, side in zip(low, high, slices.shape)]
+    box = []
+    for start, stop, side in zip(low, high, slices.shape):
+        start, stop = max(0, start), min(stop, side)
+        if box:
+            # Filled up with what is there to what a slice would be padded to with zeros.
+            (wanted,) = padded((stop - start,))
+            start = max(0, min(start - (wanted - stop + start) // 2, side - wanted))
+            stop = min(start + wanted, side)
+        box.append(slice(int(start), int(stop)))
     box.insert(axis, box.pop(0))
     return tuple(box)
 

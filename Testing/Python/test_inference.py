@@ -109,9 +109,12 @@ def test_the_networks_look_at_the_brain_alone(network, view):
     array[60:66, 150:156, 100:106] = 1  # a nose that it takes for brain
     box = inference.brain_box(model(network, view), array, torch.device("cpu"), lambda: None)
     for axis, (there, found) in enumerate(zip(brain, box)):
-        # Along the slices, up to as much as lies between two that are looked at; across them, the margin.
-        around = 16 if axis == VIEWS[view] else 8
-        assert 0 <= there.start - found.start <= around and 0 <= found.stop - there.stop <= around, (axis, found)
+        before, after = there.start - found.start, found.stop - there.stop
+        if axis == VIEWS[view]:
+            # As much as lies between two slices that are looked at.
+            assert 0 <= before <= 16 and 0 <= after <= 16
+        else:
+            assert 8 <= before <= 16 and 8 <= after <= 16 and (found.stop - found.start) % 16 == 0
 
 
 def test_where_no_brain_is_seen_the_networks_look_at_everything(network):
