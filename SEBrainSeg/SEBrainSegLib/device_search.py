@@ -36,9 +36,9 @@ class DeviceSearch:
         self.output += bytes(content)
 
     def on_end(self, status):
-        if self.process is None or status != 0:
+        process, self.process = self.process, None
+        if process is None or status != 0:
             return
-        self.process = None
         # The last line is ours, whatever a library says before.
         self.found(json.loads(self.output.decode("utf-8").splitlines()[-1]))
 

@@ -53,9 +53,7 @@ class QtProcess:
             self.end(None)
 
     def end(self, status):
-        # Its owner lets go of it now, within one of its signals, where a QProcess must not be destroyed.
-        qt.QTimer.singleShot(0, self.release)
+        # Its owner lets go of it now, within one of its signals, where a QProcess must not be destroyed; not by a timer
+        # either, as the owner may have events handled.
+        self.process.deleteLater()
         self.on_end(status)
-
-    def release(self):
-        self.process = None

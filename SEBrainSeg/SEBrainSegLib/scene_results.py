@@ -13,6 +13,7 @@ from .scene import (
     BINARY,
     CONFIDENCES,
     CONSENSUS,
+    LABEL,
     MOVED,
     SEGMENTATION,
     SKEW,
@@ -34,13 +35,22 @@ def segments_of(node):
     return [(name, segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs()]
 
 
+def label_of(segment):
+    """Return the label of the structure that a segment stands for.
+
+    In its labelmap it may have another: a segment that is edited so as to overlap others gets a labelmap of its own.
+    """
+    label = vtk.reference("")
+    return int(str(label)) if segment.GetTag(LABEL, label) else segment.GetLabelValue()
+
+
 def structure_of(segment):
     """Return the :class:`~.structures.Structure` that a segment stands for."""
     term = vtk.reference("")
     segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), term)
     codes = [Code(*(part.split("^") + ["", ""])[:3]) for part in (str(term).split("~") + ["", "", ""])[1:4]]
     color = tuple(round(255 * channel) for channel in segment.GetColor())
-    return Structure(segment.GetLabelValue(), segment.GetName(), color, *codes)
+    return Structure(label_of(segment), segment.GetName(), color, *codes)
 
 
 def segmentation_of(node, labels=True):
@@ -61,10 +71,10 @@ def segmentation_of(node, labels=True):
             labelmap.GetImageToWorldMatrix(matrix)
             label, of_label = segment.GetLabelValue(), counts[labelmap]
             volume = float(of_label[label] if label < len(of_label) else 0) * abs(matrix.Determinant()) / 1000
-        volumes[segment.GetLabelValue()] = volume
+        volumes[label_of(segment)] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
     return Segmentation(
-        labels=labels_of(node, counts) if labels else None,
+        labels=labels_of(node, segments) if labels else None,
         volumes=volumes,
         device="",
         structures=tuple(map(structure_of, segments)),
@@ -73,8 +83,8 @@ def segmentation_of(node, labels=True):
     )
 
 
-def labels_of(node, labelmaps):
-    """Return the labels in the labelmaps of a segmentation node as an image like that of its volume node.
+def labels_of(node, segments):
+    """Return the labels of the segments of a segmentation node as an image like that of its volume node.
 
     Returns:
         uint16 ``SimpleITK.Image``, or ``None`` if the volume has gone or a labelmap lies on another grid.
@@ -85,7 +95,12 @@ def labels_of(node, labelmaps):
     data, grid = volume.GetImageData(), vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(grid)
     extent, found = data.GetExtent(), np.zeros(data.GetDimensions()[::-1], np.uint16)
-    for labelmap in labelmaps:
+    labelmaps = {}
+    for segment in segments:
+        labelmap = segment.GetRepresentation(BINARY)
+        if labelmap is not None and labelmap.GetPointData().GetScalars() is not None:
+            labelmaps.setdefault(labelmap, {})[segment.GetLabelValue()] = label_of(segment)
+    for labelmap, labels in labelmaps.items():
         # Once read from a file, it may be no larger than what is in it.
         box, matrix = labelmap.GetExtent(), vtk.vtkMatrix4x4()
         labelmap.GetImageToWorldMatrix(matrix)
@@ -99,6 +114,9 @@ def labels_of(node, labelmaps):
         if not aligned or start.min() < 0 or np.any(end > data.GetDimensions()):
             return None
         voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+        table = np.zeros(max(int(voxels.max(initial=0)), *labels) + 1, np.uint16)
+        table[list(labels)] = list(labels.values())
+        voxels = table[voxels.astype(np.uint16, copy=False)]
         part = found[tuple(slice(*limits) for limits in zip(start[::-1], end[::-1]))]
         part[voxels > 0] = voxels[voxels > 0]
     image = sitk.GetImageFromArray(found)

@@ -36,8 +36,11 @@ def test_names_arrive_in_pieces_and_behind_a_librarys_chatter():
 
 def test_nothing_is_found_where_pytorch_fails_or_the_search_is_ended():
     found = []
-    DeviceSearch(Process, "python", found.append)
+    search = DeviceSearch(Process, "python", found.append)
     Process.made.on_end(1)
+    # A QProcess is no more by then.
+    search.cancel()
+    assert not Process.made.killed
     search = DeviceSearch(Process, "python", found.append)
     search.cancel()
     assert Process.made.killed and not found

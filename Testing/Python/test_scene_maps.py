@@ -355,6 +355,18 @@ def test_volumes_are_those_of_the_segments_as_they_are(scene):
     assert scene_results.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
 
 
+def test_segments_that_share_a_labelmap_no_longer_keep_their_structures(scene):
+    marked = {INDEX: 17, (2, 2, 2): 17, (3, 3, 3): 53, (4, 4, 4): 2}
+    volume, node = segmented(scene, marked)
+    before = scene_results.segmentation_of(node)
+    # As by the Segment Editor, once a segment overlaps others: both have the label 1 now.
+    for name in ("Left-Hippocampus", "Right-Hippocampus"):
+        node.GetSegmentation().SeparateSegmentLabelmap(name)
+    found = scene_results.segmentation_of(node)
+    assert found.structures == structures() and found.volumes == before.volumes
+    assert [found.labels[index] for index in marked] == list(marked.values())
+
+
 @pytest.mark.parametrize("name", ["LPS", "oblique"])
 def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
     volume = volume_node(scene, directions=GRIDS[name])

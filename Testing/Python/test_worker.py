@@ -445,6 +445,24 @@ def test_qprocess_is_cancelled_at_once(library, temporary, image, qt_process, mo
     assert not list(temporary.iterdir())
 
 
+def test_qprocess_outlives_its_last_signal(qt_process):
+    factory, application = qt_process
+    gone, seen = [], []
+
+    def on_end(status):
+        # As the panel has while it adds what was found to the scene.
+        application.processEvents()
+        seen.append((status, list(gone)))
+
+    process = factory(lambda content: None, lambda content: None, on_end)
+    process.process.destroyed.connect(lambda *_: gone.append("destroyed"))
+    process.start(sys.executable, ["-c", ""], {})
+    until(application, lambda: seen)
+    assert seen == [(0, [])]
+    application.sendPostedEvents(None, sys.modules["qt"].QEvent.DeferredDelete)
+    assert gone == ["destroyed"]
+
+
 @pytest.mark.skipif(os.name == "nt", reason="a shell script")
 def test_python_ends_with_its_launcher(library, temporary, image, qt_process, monkeypatch, tmp_path):
     monkeypatch.setenv("STAND_IN", "sleep")
