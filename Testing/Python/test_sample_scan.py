@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, Segmentation, devices, segment, zoo
+from SEBrainSegLib import SEBrainSegError, Segmentation, devices, inference, segment, zoo
 from SEBrainSegLib.inference import look
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.recalibration import VARIANTS
@@ -102,6 +102,13 @@ def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, fo
         if found.volumes[structure.label] > 3:
             here, there = expected == structure.label, returned == structure.label
             assert 2 * (here & there).sum() / (here.sum() + there.sum()) > 0.75, structure.name
+
+
+def test_looking_at_the_brain_alone_changes_hardly_a_label(scan, found, monkeypatch):
+    monkeypatch.setattr(inference, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape))
+    expected = sitk.GetArrayFromImage(segment(scan, se="scse", device="cpu").labels)
+    same = sitk.GetArrayFromImage(found.labels) == expected
+    assert same.mean() > 0.998 and same[expected > 0].mean() > 0.98
 
 
 def test_a_head_that_is_cut_off_is_segmented_as_far_as_it_goes(scan, found):
