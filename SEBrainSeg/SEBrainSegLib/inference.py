@@ -23,8 +23,8 @@ from .volumes import volumes_of
 
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
-# Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with so many mm around them.
-APART, LEAST, MARGIN = 16, 200, 8
+# Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
+APART, LEAST, MARGIN = 16, 200, 4
 # How much each view counts among all three; the sagittal one cannot tell the sides.
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
