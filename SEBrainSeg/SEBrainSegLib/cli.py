@@ -8,7 +8,7 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 
-from . import bids, summary, user_models
+from . import bids, memory, summary, user_models
 from .batch import Batch, Work, in_turn
 from .errors import SEBrainSegError
 from .inputs import find_scans
@@ -167,6 +167,7 @@ def tell(line, failure):
 def main(argv=None):
     """Run the command; returns 0 if all is segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
     chosen = parser().parse_args(argv)
+    memory.keep_what_is_freed()
     try:
         parameters = parameters_of(chosen)
         is_bids = check_bids(chosen)

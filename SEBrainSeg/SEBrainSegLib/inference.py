@@ -24,7 +24,7 @@ from .volumes import volumes_of
 BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
-APART, LEAST, MARGIN = 16, 200, 4
+APART, LEAST, MARGIN, ALIGNED = 16, 200, 4, 8
 # How much each view counts among all three; the sagittal one cannot tell the sides.
 VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
@@ -228,10 +228,10 @@ def brain_box(model, array, device, batch_done):
     for start, stop, side in zip(low, high, slices.shape):
         start, stop = max(0, start), min(stop, side)
         if box:
-            # Filled up with what is there to what a slice would be padded to with zeros.
-            (wanted,) = padded((stop - start,))
-            start = max(0, min(start - (wanted - stop + start) // 2, side - wanted))
-            stop = min(start + wanted, side)
+            # From a multiple of 8, so that poolings meet the same pixels as without a box, and filled up with what is
+            # there to what a slice would be padded to with zeros.
+            start -= start % ALIGNED
+            stop = min(start + padded((stop - start,))[0], side)
         box.append(slice(int(start), int(stop)))
     box.insert(axis, box.pop(0))
     return tuple(box)

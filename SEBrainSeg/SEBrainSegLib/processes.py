@@ -9,6 +9,7 @@ import time
 from contextlib import contextmanager
 from multiprocessing import connection
 
+from . import memory
 from .batch import Outcome, attempt
 
 TRIES = 2  # of a scan whose process dies
@@ -134,6 +135,7 @@ def serve(theirs, work, jobs):
     # Ended in an orderly way, it removes its temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     threading.Thread(target=end_with_parent, daemon=True).start()
+    memory.keep_what_is_freed()
     share_threads(jobs)
     while True:
         try:

@@ -19,6 +19,7 @@ import threading
 import traceback
 from pathlib import Path
 
+from . import memory
 from .errors import SEBrainSegError
 from .job import Job
 
@@ -100,6 +101,7 @@ def main(argv=None):
     """Run the process; returns its exit status."""
     lines = take_stdout()
     end_with_parent()
+    memory.keep_what_is_freed()
 
     def tell(**fields):
         lines.write(json.dumps(fields) + "\n")

@@ -12,6 +12,7 @@ import argparse
 import sys
 import time
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -164,8 +165,6 @@ def main(argv=None):
     chosen = parser.parse_args(argv)
     # One folder a budget: networks of different ones are not to be compared.
     folder, status = chosen.run / f"steps-{chosen.steps}", 0
-    # What so short a training makes of a brain is scored, however little it looks like one.
-    no_brain.MOST_OUT_OF_PROPORTION = len(structures())
     try:
         held_out = find_scans([chosen.data / "malc"], HELD_OUT)
         validation = find_scans([chosen.validation]) if chosen.validation else []
@@ -175,7 +174,9 @@ def main(argv=None):
         except TimeUp:
             print(f"{chosen.minutes:g} minutes ended; run the same command to go on.", file=sys.stderr)
             status = 3
-        write_table(folder, chosen.steps, held_out, validation)
+        # What so short a training makes of a brain is scored, however little it looks like one.
+        with patch.object(no_brain, "MOST_OUT_OF_PROPORTION", len(structures())):
+            write_table(folder, chosen.steps, held_out, validation)
     except SEBrainSegError as error:
         print(error, file=sys.stderr)
         return 2
