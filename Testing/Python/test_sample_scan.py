@@ -108,7 +108,7 @@ def test_looking_at_the_brain_alone_changes_hardly_a_label(scan, found, monkeypa
     monkeypatch.setattr(inference, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape))
     expected = sitk.GetArrayFromImage(segment(scan, se="scse", device="cpu").labels)
     same = sitk.GetArrayFromImage(found.labels) == expected
-    assert same.mean() > 0.998 and same[expected > 0].mean() > 0.98
+    assert 0.996 < same.mean() < 1 and same[expected > 0].mean() > 0.98
 
 
 def test_a_head_that_is_cut_off_is_segmented_as_far_as_it_goes(scan, found):
