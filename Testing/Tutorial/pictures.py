@@ -2,7 +2,7 @@
 
     python Testing/Tutorial/pictures.py [FOLDER]
 
-Needs slicer-core (the extra "test"); takes a few minutes. ``panel.png`` is what ``test_module_ui.py`` grabs.
+Needs slicer-core (the extra "test"); takes a few minutes.
 """
 
 import sys
