@@ -336,41 +336,6 @@ def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
     assert min(brighter.count("left"), brighter.count("right")) >= 3
 
 
-def test_scans_with_freesurfer_labels_show_them_in_real_slices(data, heads, tmp_path):
-    """Their other labels are unlike all else: the whole brain one of two structures that nobody else has."""
-    amygdala = {"left": class_of_label()[18], "right": class_of_label()[54]}
-    pairs = [
-        Pair(scan.name, *(data / "malc" / f"{scan.name}_{kind}.nii.gz" for kind in ("t1", "structures")))
-        for scan in labelled_scans(data / "malc")
-    ]
-
-    def halves(r, a, s):
-        return np.where(intensity_at(r, a, s) > 0, np.where(r < 0, 18, 54), 0).astype(np.uint8)
-
-    for pair, orientation in zip(pairs, ("LAS", "LIA")):
-        write(tmp_path / f"{pair.name}_structures.nii.gz", halves, orientation)
-    scans = [LabelledScan(pair, tmp_path / f"{pair.name}_structures.nii.gz") for pair in pairs]
-    recipe, kinds, ratios = BrainRecipe(scans, heads, [], "coronal"), {"manual": 0, "scan": 0, "label map": 0}, []
-    for seed in range(300):
-        image, classes, protocol = recipe.draw(np.random.default_rng(seed), (32, 32), True)
-        shown = {side: classes == index for side, index in amygdala.items()}
-        if protocol == recipes.MANUAL:
-            kinds["manual"] += 1
-            assert not any(each.any() for each in shown.values())
-        elif any(each.any() for each in shown.values()):
-            kinds["scan"] += 1
-            if min(each.sum() for each in shown.values()) > 60:
-                ratios.append(abs(math.log(image[shown["left"]].mean() / image[shown["right"]].mean())))
-        else:
-            kinds["label map"] += 1
-    # The sides are of different brightness, one twice as bright as the other: these are the scans' own images.
-    assert len(ratios) > 20 and np.median(ratios) > math.log(1.6)
-    # Half, a quarter, a quarter.
-    assert abs(kinds["manual"] - 150) < 40 and min(kinds["scan"], kinds["label map"]) > 45, kinds
-    with pytest.raises(SEBrainSegError, match="1000_t1.* and 1017_structures.* differ"):
-        LabelledScan(pairs[0], tmp_path / "1017_structures.nii.gz")
-
-
 def test_slices_without_deformation_are_the_volume(scans, heads, monkeypatch):
     """With the random deformation taken out, rows run to superior (coronal) and columns to the right."""
     from SEBrainSegLib.training import deformation
@@ -757,26 +722,6 @@ def test_the_command_trains_in_pieces_and_exports(complete, tmp_path, capsys):
     network = UNet(**arguments).eval()
     network.load_state_dict(stored["weights"])
     assert network(torch.zeros(1, 1, 16, 16)).shape == (1, 64, 16, 16)
-
-
-def test_the_command_takes_freesurfer_labels(complete, tmp_path, capsys):
-    folder = tmp_path / "freesurfer"
-    folder.mkdir()
-    shutil.copy(complete / "malc" / "1000_structures.nii.gz", folder)
-    assert command.main(command_line(complete, tmp_path, "--freesurfer-labels", str(folder))) == 0
-    stored = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
-    assert stored["settings"]["freesurfer labels"] is True
-    # What is trained with them does not go on without.
-    capsys.readouterr()
-    assert command.main(command_line(complete, tmp_path)) == 2
-    assert "freesurfer labels" in capsys.readouterr().err
-    for arguments, sentence in (
-        (command_line(complete, tmp_path, "--freesurfer-labels", str(tmp_path)), "1000_structures.nii.gz"),
-        ([str(complete / "malc"), "--freesurfer-labels", str(folder)], "--freesurfer-labels goes with --label-maps"),
-    ):
-        assert command.main(arguments) == 2
-        said = capsys.readouterr().err
-        assert sentence in said and len(said.splitlines()) == 1
 
 
 def test_the_command_starts_from_a_model_file(complete, tmp_path, capsys):

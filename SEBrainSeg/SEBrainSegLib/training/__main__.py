@@ -16,7 +16,6 @@ from ..recalibration import VARIANTS
 from ..structures import LARGEST_LABEL, read_structures, structures
 from ..volume import VIEWS
 from ..zoo import list_checksums, model_name
-from .freesurfer_labels import ENDING
 from .losses import LOSSES
 from .pairs import LAYOUT, find_pairs
 from .recipes import BrainRecipe, GeneralRecipe, LabelledImage
@@ -89,12 +88,6 @@ def parser():
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
     parser.add_argument("--start-from", type=Path, help="model file whose weights to start from; SE blocks may differ")
     parser.add_argument("--label-maps", metavar="DIR", type=Path, help="heads to synthesise scans of: the brain recipe")
-    parser.add_argument(
-        "--freesurfer-labels",
-        metavar="DIR",
-        type=Path,
-        help="the brain recipe's scans labelled in FreeSurfer's protocol, by SEBrainSegLib.training.freesurfer_labels",
-    )
     parser.add_argument("--run", type=Path, help="folder for the checkpoint and the curve (default: beside the model)")
     return parser
 
@@ -154,9 +147,7 @@ def initial_weights(path):
 
 def brain_recipe(chosen, training, validation):
     """The recipe that made the bundled networks."""
-    folder = chosen.freesurfer_labels
-    scans = [LabelledScan(each.pair, folder and folder / f"{each.pair.name}{ENDING}") for each in training]
-    held_out = [LabelledScan(each.pair) for each in validation]
+    scans, held_out = ([LabelledScan(each.pair) for each in facts] for facts in (training, validation))
     heads = head_labels(chosen.label_maps)
     print(f"{len(heads)} label maps of heads: the brain recipe.")
     return BrainRecipe(scans, heads, held_out, chosen.view)
@@ -196,8 +187,6 @@ def find_recipe(chosen):
             "--label-maps is for the 31 brain structures as the bundled networks know them; leave out --structures, "
             "--window and --ignore."
         )
-    if chosen.freesurfer_labels and not chosen.label_maps:
-        raise SEBrainSegError("--freesurfer-labels goes with --label-maps; name them, too.")
     table = read_structures(chosen.structures) if chosen.structures else structures()
     pairs = find_pairs(chosen.data)
     print(f"{chosen.data}: reading {len(pairs)} pairs of an image and a label map.", flush=True)

@@ -53,8 +53,8 @@ class BrainRecipe:
     """Real heads and heads synthesised from label maps, in two drawing protocols.
 
     Half of the slices follow the scans' manual protocol (three of four cut from the scan, the others synthesised from
-    its labels; half get a painted skull), half FreeSurfer's: synthesised from label maps, with the scans' own
-    :mod:`.patterns` within structures, or, where the scans have labels of that protocol, each second one cut from them.
+    its labels; half get a painted skull), half are synthesised from label maps in FreeSurfer's protocol, with the
+    scans' own :mod:`.patterns` within structures.
 
     Args:
         scans: list of :class:`~.scans.LabelledScan` to train on.
@@ -72,7 +72,6 @@ class BrainRecipe:
         if not scans or not heads:
             raise SEBrainSegError("The brain recipe needs labelled scans and label maps of heads; there are none.")
         self.scans, self.heads, self.held_out, self.view = scans, heads, held_out, view
-        self.both = all(scan.freesurfer_classes is not None for scan in scans)
         self.table, self.crop, self.full = structures(), CROP, FULL[view]
         self.mirror = torch.from_numpy(mirrored_classes())
         self.unsided = torch.from_numpy(unsided_classes())
@@ -82,7 +81,7 @@ class BrainRecipe:
 
     def description(self):
         names = {key: [each.name for each in getattr(self, key)] for key in ("scans", "heads", "held_out")}
-        return {"recipe": "brain", "view": self.view, "freesurfer labels": self.both, **names}
+        return {"recipe": "brain", "view": self.view, **names}
 
     def counts(self):
         """Voxels of every class in the scans to train on."""
@@ -91,8 +90,8 @@ class BrainRecipe:
     def draw(self, rng, shape, cropped):
         """One deformed slice, its classes, each ``(H, W)``, and its protocol."""
         protocol = MANUAL if rng.random() < 0.5 else FREESURFER
-        real = rng.random() < (0.75 if protocol == MANUAL else 0.5 if self.both else 0.0)
-        sources = self.scans if real or protocol == MANUAL else self.heads
+        real = protocol == MANUAL and rng.random() < 0.75
+        sources = self.scans if protocol == MANUAL else self.heads
         source = sources[rng.integers(len(sources))]
         normal = VIEWS[self.view]
         if cropped:
@@ -103,8 +102,8 @@ class BrainRecipe:
         mirrored = rng.random() < 0.5
         positions = slice_positions(rng, self.view, shape, source.centre, offset, mirrored, shift)
         narrowed = 0.0
-        if sources is self.scans:
-            classes = nearest(source.classes if protocol == MANUAL else source.freesurfer_classes, positions)
+        if protocol == MANUAL:
+            classes = nearest(source.classes, positions)
         else:
             # The label maps are of older people: their ventricles are wider than most.
             narrowed = rng.uniform(0, NARROWEST) if rng.random() < 0.7 else 0.0
@@ -114,7 +113,7 @@ class BrainRecipe:
         if self.view == "sagittal":
             classes = self.unsided[classes.long()]
         image = linear(source.image, positions) if real else synthesise(rng, source, positions, normal, narrowed)
-        if sources is self.scans and rng.random() < 0.5:
+        if protocol == MANUAL and rng.random() < 0.5:
             image = paint_skull(rng, image, linear(source.distance, positions), self.view)
         return scanner_effects(rng, image), classes, protocol
 

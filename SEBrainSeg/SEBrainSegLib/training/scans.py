@@ -49,30 +49,19 @@ def centre_of(labels):
 class LabelledScan:
     """A real scan with its labels, both ``[S, A, R]`` at 1 mm.
 
-    Args:
-        pair: the scan and its label map.
-        freesurfer: path of another label map of it, in FreeSurfer's protocol, or ``None``.
-        margin: voxels of air to put around it.
-
     Attributes:
         image: float32 tensor, normalised as at inference.
         classes: uint8 tensor of class indices, 255 where ignored.
-        freesurfer_classes: the same in FreeSurfer's protocol, or ``None``.
         tissues, tissue_ids, pattern: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """
 
-    def __init__(self, pair, freesurfer=None, margin=32):
+    def __init__(self, pair, margin=32):
         self.name = pair.name
         image, label_image = read_pair(pair)
         grid, array = prepare(image)
-        self.freesurfer_classes = None
-        if freesurfer:
-            _, other = read_pair(pair._replace(labels=freesurfer))
-            other = np.pad(sitk.GetArrayFromImage(restore(other, grid)), margin)
-            self.freesurfer_classes = torch.from_numpy(classes_of(other))
         labels = sitk.GetArrayFromImage(restore(label_image, grid))
         if not labels.any():
             raise SEBrainSegError(f"{pair.labels} has no label; remove it and its scan.")
