@@ -1,4 +1,4 @@
-"""Memory of a process whose only work is segmentation."""
+"""Memory of a process whose only work is segmentation or training."""
 
 import ctypes
 import sys

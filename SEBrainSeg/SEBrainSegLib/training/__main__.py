@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from .. import devices, user_models
+from .. import devices, memory, user_models
 from ..errors import SEBrainSegError
 from ..model import UNREADABLE, full_precision, write_model
 from ..networks import NETWORKS
@@ -223,6 +223,7 @@ def run(chosen):
         "se": chosen.se,
     }
     status = 0
+    memory.keep_what_is_freed()
     try:
         network = fit(
             configuration,
