@@ -6,6 +6,8 @@ from .errors import SEBrainSegError
 
 # What MPS, cuDNN and cuBLAS say, which raise plain runtime errors.
 FULL = ("out of memory", "CUDNN_STATUS_ALLOC_FAILED", "CUBLAS_STATUS_ALLOC_FAILED")
+BATCH = {"cpu": 4, "mps": 8, "cuda": 16}  # slices
+NEEDED = 3072  # bytes a pixel, as measured on a CPU for the largest of the networks
 
 
 def available():
@@ -44,6 +46,14 @@ def precision(device):
     if device.type == "cpu" and has_instructions is not None and has_instructions():
         return torch.bfloat16
     return torch.float32
+
+
+def batch(device, pixels):
+    """Return how many slices of so many pixels to compute at a time; of a GPU, what its free memory holds."""
+    if device.type != "cuda":
+        return BATCH[device.type]
+    free, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(BATCH["cuda"], free // (NEEDED * pixels)))
 
 
 def is_out_of_memory(error):

@@ -8,6 +8,7 @@ from typing import Optional
 import numpy as np
 import SimpleITK as sitk
 import torch
+from torch.nn import functional
 
 from . import devices, no_brain, user_models, zoo
 from .errors import Cancelled, SEBrainSegError
@@ -21,7 +22,6 @@ from .structures import labels_of_classes, selected, unsided_classes
 from .volume import VIEWS, head_box, prepare, restore
 from .volumes import volumes_of
 
-BATCH = {"cpu": 4, "mps": 8, "cuda": 16}
 MULTIPLE = 16  # four max poolings halve a slice four times
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
 APART, LEAST, MARGIN, ALIGNED = 16, 200, 4, 8
@@ -139,8 +139,12 @@ def run_choice(image, job, parameters, prepared, step):
         step(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {target}")
 
     def found_on(device):
-        within = inside(box, brain_box(models[0], array[box], device, lambda: batch_done(0.0))) if brain else box
-        return within, look(models, array[within], device, batch_done, job.confidence, job.excitation)
+        # To the device once, and the result back once.
+        volume, within = torch.as_tensor(array[box]).to(device), box
+        if brain:
+            part = brain_box(models[0], volume, device, lambda: batch_done(0.0))
+            volume, within = volume[part], inside(box, part)
+        return within, look(models, volume, device, batch_done, job.confidence, job.excitation)
 
     batch_done(0.0)
     try:
@@ -209,8 +213,7 @@ def brain_box(model, array, device, batch_done):
         model: the :class:`~.model.Model` that is asked.
         batch_done: called after every batch.
     """
-    axis = VIEWS[model.view]
-    slices = np.moveaxis(array, axis, 0)
+    axis, slices = VIEWS[model.view], slices_of(array, model.view)
     low, high = np.array(slices.shape), np.zeros(3, int)
     shapes = sitk.LabelShapeStatisticsImageFilter()
     for first, logits in logits_of_slices(model.network, slices[::APART], device):
@@ -235,6 +238,11 @@ def brain_box(model, array, device, batch_done):
         box.append(slice(int(start), int(stop)))
     box.insert(axis, box.pop(0))
     return tuple(box)
+
+
+def slices_of(array, view):
+    """Return the slices of an array or tensor ``[S, A, R]`` in a direction, a tensor ``(N, H, W)``, without copying."""
+    return torch.as_tensor(array).movedim(VIEWS[view], 0)
 
 
 def inside(box, other):
@@ -284,13 +292,14 @@ def look(models, array, device, batch_done, confidence=False, excitation=""):
     """Return what one network says of a conformed array, or three together, as :class:`Found`.
 
     Args:
+        array: array or tensor ``[S, A, R]``, wherever it is.
         models: a list of one :class:`~.model.Model`, or of three that take the views of ``VIEW_WEIGHTS``.
         batch_done: called with the fraction of the slices that are done.
         confidence: whether to find the probability of every voxel's class.
         excitation: name of an SE block of the first network, or ``""``.
     """
     axis = VIEWS[models[0].view]
-    shape = np.moveaxis(array, axis, 0).shape
+    shape = tuple(slices_of(array, models[0].view).shape)
     recorder = Recorder(models[0].network, excitation, shape) if excitation else None
     with recorder or contextlib.nullcontext():
         if len(models) == 1:
@@ -316,7 +325,7 @@ def on_grid_of(array, grid, image, interpolator=sitk.sitkNearestNeighbor):
 
 def class_numbers(model):
     """The type that holds the class indices of a model."""
-    return np.min_scalar_type(len(model.structures))
+    return torch.uint8 if len(model.structures) < 256 else torch.int32
 
 
 def logits_of_slices(network, slices, device):
@@ -324,19 +333,22 @@ def logits_of_slices(network, slices, device):
 
     They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
     whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
+
+    Args:
+        slices: tensor on any device.
     """
+    slices = slices.to(device)
     count, rows, columns = slices.shape
     last_row, last_column = padded((rows, columns))
-    slices = np.pad(slices, [(0, 0), (0, last_row - rows), (0, last_column - columns)])
     network = network.to(device, memory_format=torch.channels_last)
-    first, size = 0, BATCH[device.type]
+    first, size = 0, devices.batch(device, last_row * last_column)
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
-        batch = torch.from_numpy(np.ascontiguousarray(slices[first : first + size]))[:, None]
+        batch = functional.pad(slices[first : first + size], (0, last_column - columns, 0, last_row - rows))
         try:
             with torch.inference_mode(), reduced:
-                logits = network(batch.to(device))[:, :, :rows, :columns]
+                logits = network(batch[:, None].contiguous())[:, :, :rows, :columns]
         except RuntimeError as error:
             if size == 1 or not devices.is_out_of_memory(error):
                 raise
@@ -366,21 +378,20 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
     Returns:
         ``(classes, confidence)``.
     """
-    axis = VIEWS[model.view]
-    slices = np.moveaxis(array, axis, 0)
-    found = np.zeros(slices.shape, class_numbers(model))
-    sure = np.zeros(slices.shape, np.float32) if confidence else None
+    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    found = torch.zeros(slices.shape, dtype=class_numbers(model), device=device)
+    sure = torch.zeros(slices.shape, device=device) if confidence else None
     for first, logits in logits_of_slices(model.network, slices, device):
         last = first + len(logits)
         if recorder is not None:
             recorder.take(first, padded(slices.shape[1:]))
-        found[first:last] = logits.argmax(dim=1).cpu().numpy()
+        found[first:last] = logits.argmax(dim=1)
         if confidence:
             # The largest softmax probability, without the others.
             logits = logits.float()
-            sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp().cpu().numpy()
+            sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
         batch_done(last / len(slices))
-    return np.moveaxis(found, 0, axis), None if sure is None else np.moveaxis(sure, 0, axis)
+    return tuple(None if each is None else each.movedim(0, axis).cpu().numpy() for each in (found, sure))
 
 
 def classify_in_views(models, array, device, batch_done, confidence=False, recorder=None):
@@ -398,23 +409,21 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
     """
     classes = len(models[0].structures) + 1
     # Probabilities times weight in steps of 1 / 255: a byte a class and voxel.
-    votes = np.zeros((classes, *array.shape), np.uint8)
-    unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64))
+    votes = torch.zeros((classes, *array.shape), dtype=torch.uint8, device=device)
+    unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64)).to(device)
     for number, model in enumerate(models):
-        axis = VIEWS[model.view]
-        in_slices = np.moveaxis(votes, axis + 1, 0)
-        slices = np.moveaxis(array, axis, 0)
+        in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
         for first, logits in logits_of_slices(model.network, slices, device):
             last = first + len(logits)
             if recorder is not None and number == 0:
                 recorder.take(first, padded(slices.shape[1:]))
             probabilities = logits.float().softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
             if model.view == "sagittal":
-                probabilities = probabilities[:, unsided.to(probabilities.device)]
-            in_slices[first:last] += probabilities.to(torch.uint8).cpu().numpy()
-            batch_done((number + last / len(in_slices)) / len(models))
-    sure = votes.max(axis=0) / np.float32(255) if confidence else None
-    return votes.argmax(axis=0).astype(np.uint8), sure
+                probabilities = probabilities[:, unsided]
+            in_slices[first:last] += probabilities.to(torch.uint8)
+            batch_done((number + last / len(slices)) / len(models))
+    sure = (votes.amax(dim=0) / 255).cpu().numpy() if confidence else None
+    return votes.argmax(dim=0).to(torch.uint8).cpu().numpy(), sure
 
 
 def keep_largest(classes):

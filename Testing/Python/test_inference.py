@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import Cancelled, SEBrainSegError, bundled, inference, segment, zoo
+from SEBrainSegLib import Cancelled, SEBrainSegError, bundled, devices, inference, segment, zoo
 from SEBrainSegLib.model import Model
 from SEBrainSegLib.structures import class_of_label, structures
 from SEBrainSegLib.volume import VIEWS, normalise
@@ -222,6 +222,15 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
     expected = inference.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
     found = inference.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("free", "side", "slices"), [(40e9, 256, 16), (1.1e9, 256, 5), (1.1e9, 128, 16), (0.1e9, 256, 1), (0, 256, 1)]
+)
+def test_a_gpu_gets_as_many_slices_at_a_time_as_its_free_memory_holds(monkeypatch, free, side, slices):
+    """A slice of 256 x 256 pixels takes some 200 MB."""
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
+    assert devices.batch(torch.device("cuda:0"), side * side) == slices
 
 
 def test_a_volume_without_a_brain_is_refused_not_invented(network):

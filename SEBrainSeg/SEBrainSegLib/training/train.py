@@ -114,7 +114,7 @@ def validation_dice(network, slices, protocols, device):
     network.eval()
     overlap, volumes = 0, 0
     for images, truth in slices:
-        batches = logits_of_slices(network, images.numpy(), torch.device(device))
+        batches = logits_of_slices(network, images, torch.device(device))
         logits = (of_protocol(batch, torch.zeros(len(batch), dtype=torch.long), protocols) for _, batch in batches)
         found = []
         for batch in logits:
