@@ -1,0 +1,55 @@
+"""Renders ``Resources/Tutorial/panel.png``: the module's panel with the bundled scan segmented and compared.
+
+    python -m pytest Testing/Tutorial/panel.py
+
+The panel is the real one, and so are the numbers; what only Slicer's application has is stood in for, as in
+``test_module_ui.py``, and the segmentation runs in this process. Needs the extra "test"; takes a minute.
+"""
+
+import sys
+from pathlib import Path
+
+import slicer
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "SEBrainSeg"), str(ROOT / "Testing" / "Python")]
+
+import test_module_ui as stand_ins  # noqa: E402
+from SEBrainSegLib.inference import run  # noqa: E402
+from test_module_ui import application, models, module  # noqa: E402, F401
+
+SCAN = ROOT / "Resources/SampleData/colin27_t1.nii.gz"
+WIDTH, HEIGHT = 420, 1100
+
+
+class Run(stand_ins.Run):
+    """The segmentation itself, where a child process would do it."""
+
+    def finish(self):
+        self.end(self.finished, run(*self.started))
+
+
+def test_the_panel(module, application, monkeypatch):  # noqa: F811
+    monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
+    monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", stand_ins.Search)
+    widget = module.SEBrainSegWidget(stand_ins.types.SimpleNamespace(isEntered=True))
+    widget.setup()
+    storage = slicer.vtkMRMLVolumeArchetypeStorageNode()
+    storage.SetFileName(str(SCAN))
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "colin27_t1")
+    assert storage.ReadData(node)
+    widget.parameterNode.volume = node
+    widget.ui.volumeSelector.addItem(node.GetName())
+    stand_ins.Search.made.found({})
+    widget.onApply()
+    stand_ins.Run.made.finish()
+    widget.ui.compareButton.click()
+    stand_ins.Run.made.finish()
+    widget.ui.volumesButton.click()
+    panel = widget.layout.itemAt(0).widget()
+    panel.resize(WIDTH, HEIGHT)
+    panel.show()
+    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
+        getattr(widget.ui, section).expand()
+    application.processEvents()
+    assert panel.grab().save(str(ROOT / "Resources/Tutorial/panel.png"))
