@@ -345,8 +345,8 @@ def logits_of_slices(network, slices, device):
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
-        batch = functional.pad(slices[first : first + size], (0, last_column - columns, 0, last_row - rows))
         try:
+            batch = functional.pad(slices[first : first + size], (0, last_column - columns, 0, last_row - rows))
             with torch.inference_mode(), reduced:
                 logits = network(batch[:, None].contiguous())[:, :, :rows, :columns]
         except RuntimeError as error:

@@ -72,11 +72,11 @@ def of_protocol(weights, protocols, protocol):
     """Keep the classifier's rows that belong to one of its protocols, with its :data:`SHIFTS`."""
     chosen = dict(weights)
     for name in ("classifier.weight", "classifier.bias"):
-        chosen[name] = weights[name].chunk(len(protocols))[protocols.index(protocol)].clone()
-    classes = {0: 0, **class_of_label()}
+        chosen[name] = weights[name].chunk(len(protocols))[protocols.index(protocol)]
+    bias, classes = chosen["classifier.bias"].clone(), {0: 0, **class_of_label()}
     for label, shift in SHIFTS.get(protocol, {}).items():
-        chosen["classifier.bias"][classes[label]] += shift
-    return chosen
+        bias[classes[label]] += shift
+    return {**chosen, "classifier.bias": bias}
 
 
 def numbers(values, count):

@@ -16,6 +16,7 @@ import SimpleITK as sitk
 import torch
 
 from ..errors import SEBrainSegError
+from ..inference import slices_of
 from ..structures import class_of_label, class_type, mirrored_classes, structures, unsided_classes
 from ..volume import BRAIN_SPACING, VIEWS, prepare
 from ..zoo import PROTOCOLS
@@ -120,7 +121,7 @@ class BrainRecipe:
     def validation(self):
         """Every eighth slice of the scans held out."""
         for scan in self.held_out:
-            images, classes = (each.movedim(VIEWS[self.view], 0) for each in (scan.image, scan.classes))
+            images, classes = (slices_of(each, self.view) for each in (scan.image, scan.classes))
             classes = classes[::VALIDATION_STRIDE]
             if self.view == "sagittal":
                 classes = self.unsided[classes.long()]
@@ -241,9 +242,7 @@ class GeneralRecipe:
 
     def validation(self):
         """Slices of the scans held out, evenly spread."""
-        stacks = [
-            tuple(each.movedim(VIEWS[self.view], 0) for each in (scan.image, scan.classes)) for scan in self.held_out
-        ]
+        stacks = [tuple(slices_of(each, self.view) for each in (scan.image, scan.classes)) for scan in self.held_out]
         stride = math.ceil(sum(len(images) for images, _ in stacks) / VALIDATION_SLICES)
         for images, classes in stacks:
             first = len(images) % stride // 2
