@@ -25,8 +25,8 @@ from .volumes import volumes_of
 MULTIPLE = 16  # four max poolings halve a slice four times
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
 APART, LEAST, MARGIN, ALIGNED = 16, 200, 4, 8
-# How much each view counts among all three; the sagittal one cannot tell the sides.
-VIEW_WEIGHTS = {"coronal": 0.4, "axial": 0.4, "sagittal": 0.2}
+# A view's log-probabilities go into the mean of three in steps of 0.1, from -8.5 on, so that a byte holds their sum.
+STEP, STEPS = 0.1, 85
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
 SMALLEST_BRAIN = 100.0  # ml; far below any brain with its structures
 
@@ -293,7 +293,7 @@ def look(models, array, device, batch_done, confidence=False, excitation=""):
 
     Args:
         array: array or tensor ``[S, A, R]``, wherever it is.
-        models: a list of one :class:`~.model.Model`, or of three that take the views of ``VIEW_WEIGHTS``.
+        models: a list of one :class:`~.model.Model`, or of three, one for each view.
         batch_done: called with the fraction of the slices that are done.
         confidence: whether to find the probability of every voxel's class.
         excitation: name of an SE block of the first network, or ``""``.
@@ -395,20 +395,19 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
 
 
 def classify_in_views(models, array, device, batch_done, confidence=False, recorder=None):
-    """Return the class of the largest weighted mean of the probabilities of several views, uint8 ``[S, A, R]``.
+    """Return the class of the largest mean of the log-probabilities of three views, uint8 ``[S, A, R]``.
 
     The sagittal network knows no sides: what it gives to a structure of the left counts for that of the right as well,
     and the other two views decide between them.
 
     Args:
-        confidence: whether to return that mean, too, in steps of 1 / 255; else ``None`` stands for it.
+        confidence: whether to return the probability of that class by the mean, too; else ``None`` stands for it.
         recorder: an :class:`~.excitation.Recorder` of the first network, or ``None``.
 
     Returns:
         ``(classes, confidence)``.
     """
     classes = len(models[0].structures) + 1
-    # Probabilities times weight in steps of 1 / 255: a byte a class and voxel.
     votes = torch.zeros((classes, *array.shape), dtype=torch.uint8, device=device)
     unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64)).to(device)
     for number, model in enumerate(models):
@@ -417,13 +416,23 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
             last = first + len(logits)
             if recorder is not None and number == 0:
                 recorder.take(first, padded(slices.shape[1:]))
-            probabilities = logits.float().softmax(dim=1) * (255 * VIEW_WEIGHTS[model.view])
-            if model.view == "sagittal":
-                probabilities = probabilities[:, unsided]
-            in_slices[first:last] += probabilities.to(torch.uint8)
+            steps = logits.float().log_softmax(dim=1).div_(STEP).add_(STEPS).clamp_(min=0).round_().to(torch.uint8)
+            in_slices[first:last] += steps[:, unsided] if model.view == "sagittal" else steps
             batch_done((number + last / len(slices)) / len(models))
-    sure = (votes.amax(dim=0) / 255).cpu().numpy() if confidence else None
-    return votes.argmax(dim=0).to(torch.uint8).cpu().numpy(), sure
+    found = votes.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return found, probability_of_most(votes, STEP / len(models)) if confidence else None
+
+
+def probability_of_most(votes, step):
+    """Return the probability of the class with most votes, ``[S, A, R]`` in [0, 1].
+
+    Args:
+        votes: uint8 ``(classes, S, A, R)``, logarithms of probabilities but for a constant.
+        step: of these logarithms.
+    """
+    # Plane by plane: as numbers of 4 bytes all would take much memory.
+    planes = (step * votes[:, number].float() for number in range(votes.shape[1]))
+    return torch.stack([(plane.amax(dim=0) - plane.logsumexp(dim=0)).exp() for plane in planes]).cpu().numpy()
 
 
 def keep_largest(classes):

@@ -84,11 +84,9 @@ class ChannelSpatialSE(nn.Module):
         self.spatial = SpatialSE(channels, bias)
 
     def forward(self, u):
-        if self.aggregation == "max":
-            gates = self.channel.excitation(u), self.spatial.excitation(u)
-            # The larger tensor has the larger gate, or the smaller one where u is negative: no product is wasted.
-            return u * torch.where((gates[0] >= gates[1]) == (u >= 0), *gates)
         by_channel, by_space = self.channel(u), self.spatial(u)
+        if self.aggregation == "max":
+            return torch.maximum(by_channel, by_space)
         if self.aggregation == "addition":
             return by_channel + by_space
         if self.aggregation == "multiplication":

@@ -8,28 +8,15 @@ Prints the table and leaves it in DIR/steps-N (ablation.md), with every single v
 "benchmark".
 """
 
-import argparse
 import sys
-import time
 from pathlib import Path
-from unittest.mock import patch
 
-import numpy as np
-import torch
-
-from scores import Values, digits, find_scans, labels_found, mean, score, spread, table
-from SEBrainSegLib import SEBrainSegError, no_brain
-from SEBrainSegLib.model import read_model, write_model
-from SEBrainSegLib.networks import parameters
+from scores import Values, find_scans, mean, spread, table
 from SEBrainSegLib.parameters import Variant
-from SEBrainSegLib.results import check_writable
 from SEBrainSegLib.structures import structures
-from SEBrainSegLib.training.scans import head_labels, labelled_scans
-from SEBrainSegLib.training.train import TimeUp, train
-from SEBrainSegLib.zoo import PROTOCOLS
+from trainings import WIDTH, Training, parser, run, scores_of
 
 HELD_OUT = ("1017", "1036")
-WIDTH, VIEW, SEED = 32, "coronal", 0
 
 # The paper's choice, from which each configuration of scSE departs in one respect.
 PAPER = {"se": "scse", "aggregation": "max", "reduction": 2, "placement": "both"}
@@ -53,57 +40,9 @@ def name_of(configuration):
     return "{se}-{aggregation}-r{reduction}-{placement}".format(**configuration)
 
 
-def train_missing(data, folder, steps, minutes):
-    """Train the configurations that ``folder`` has no model file of; what it has a checkpoint of goes on from there.
-
-    Raises:
-        TimeUp: the time budget ended first.
-        SEBrainSegError: there is nothing to train on.
-    """
-    started = time.monotonic()
-    missing = [each for each in CONFIGURATIONS if not model_path(folder, each).exists()]
-    if not missing:
-        return
-    names = [scan.name for scan in find_scans([data / "malc"]) if scan.name not in HELD_OUT]
-    scans, heads = labelled_scans(data / "malc", names), head_labels(data / "labelmaps")
-    for each in missing:
-        print(f"{name_of(each)}:", file=sys.stderr)
-        configuration = {"architecture": "unet", "classes": len(PROTOCOLS) * (len(structures()) + 1), "width": WIDTH}
-        configuration.update(each)
-        network = train(
-            configuration,
-            scans,
-            heads,
-            [],
-            folder / name_of(each),
-            steps,
-            minutes - (time.monotonic() - started) / 60,
-            view=VIEW,
-            seed=SEED,
-            device="cuda" if torch.cuda.is_available() else "cpu",
-            echo=lambda text: print(text, file=sys.stderr, flush=True),
-        )
-        write_model(model_path(folder, each), network, configuration, VIEW, PROTOCOLS)
-
-
 def model_path(folder, configuration):
     """Where the trained network goes."""
     return folder / f"{name_of(configuration)}.pt"
-
-
-def scores_of(path, scans, protocol, kept):
-    """Return the scores of a model file on scans, ``(scans, structures, 2)``, and its number of parameters."""
-    content, found = path.read_bytes(), []
-    for scan in scans:
-        key = path.stem, protocol, scan.name, (digits(content), scan.checksum())
-        values = kept.get(*key)
-        if values is None:
-            image, truth = scan.read()
-            labels = labels_found(image, f"{scan.name}, {path.stem}", model=str(path), protocol=protocol)
-            values = kept.add(*key, score(labels, truth, image.GetSpacing()[::-1]))
-            print(f"{scan.name}, {path.stem}: Dice {mean(values[:, 0]):.3f}", file=sys.stderr, flush=True)
-        found.append(values)
-    return np.array(found), parameters(read_model(content, protocol).network)
 
 
 def write_table(folder, steps, held_out, validation):
@@ -156,31 +95,19 @@ def write_table(folder, steps, held_out, validation):
 
 def main(argv=None):
     """Run the benchmark; returns the exit status (0 done, 2 bad input, 3 out of time)."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path, metavar="DATA_DIR")
-    parser.add_argument("--steps", type=int, required=True, help="batches for each configuration")
-    parser.add_argument("--minutes", type=float, required=True, help="time budget in all; the same command resumes")
-    parser.add_argument("--run", type=Path, required=True, help="folder for the networks and the table")
-    parser.add_argument("--validation", type=Path, help="folder of more scans to score on, with FreeSurfer's labels")
-    chosen = parser.parse_args(argv)
-    # One folder a budget: networks of different ones are not to be compared.
-    folder, status = chosen.run / f"steps-{chosen.steps}", 0
-    try:
+    arguments = parser(__doc__)
+    arguments.add_argument("--validation", type=Path, help="folder of more scans to score on, with FreeSurfer's labels")
+    chosen = arguments.parse_args(argv)
+
+    def prepare(folder):
+        scans = find_scans([chosen.data / "malc"])
         held_out = find_scans([chosen.data / "malc"], HELD_OUT)
         validation = find_scans([chosen.validation]) if chosen.validation else []
-        check_writable(folder)
-        try:
-            train_missing(chosen.data, folder, chosen.steps, chosen.minutes)
-        except TimeUp:
-            print(f"{chosen.minutes:g} minutes ended; run the same command to go on.", file=sys.stderr)
-            status = 3
-        # What so short a training makes of a brain is scored, however little it looks like one.
-        with patch.object(no_brain, "MOST_OUT_OF_PROPORTION", len(structures())):
-            write_table(folder, chosen.steps, held_out, validation)
-    except SEBrainSegError as error:
-        print(error, file=sys.stderr)
-        return 2
-    return status
+        names = [scan.name for scan in scans if scan.name not in HELD_OUT]
+        trainings = [Training(model_path(folder, each), each, names) for each in CONFIGURATIONS]
+        return trainings, lambda: write_table(folder, chosen.steps, held_out, validation)
+
+    return run(chosen, prepare)
 
 
 if __name__ == "__main__":

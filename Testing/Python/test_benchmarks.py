@@ -5,13 +5,14 @@ import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import patch
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, inference, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, inference, no_brain, zoo
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.resources import resource
 from SEBrainSegLib.structures import structures
@@ -21,9 +22,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 import ablation  # noqa: E402
 import accuracy  # noqa: E402
 import comparison  # noqa: E402
+import crossvalidation  # noqa: E402
 import expectations  # noqa: E402
 import facts  # noqa: E402
 import scores  # noqa: E402
+import trainings  # noqa: E402
 
 INDEX = {structure.label: index for index, structure in enumerate(structures())}
 NAME = {structure.label: structure.name for structure in structures()}
@@ -421,7 +424,7 @@ def test_bad_choices_get_one_sentence(run, folder, tmp_path, monkeypatch):
     assert done.status == 2 and "None of these networks is bundled" in done.err
 
 
-# The ablation
+# The ablation and the cross-validation
 
 
 @pytest.fixture
@@ -435,6 +438,11 @@ def data(tmp_path, monkeypatch):
     return tmp_path / "data"
 
 
+def scans_named(folder, names):
+    """Stand in for the reading of the scans to train on."""
+    return [SimpleNamespace(name=name) for name in sorted(names)]
+
+
 @pytest.fixture
 def trained(monkeypatch):
     """Stand in for the training; the list takes the configuration and other arguments of every call."""
@@ -442,16 +450,16 @@ def trained(monkeypatch):
 
     def train(configuration, scans, heads, held_out, folder, steps, minutes, **others):
         if len(calls) == calls_until_time_is_up[0]:
-            raise ablation.TimeUp("the time is up", None)
+            raise trainings.TimeUp("the time is up", None)
         calls.append(SimpleNamespace(configuration=configuration, scans=scans, folder=folder, steps=steps, **others))
         arguments = {key: value for key, value in configuration.items() if key != "architecture"}
         return UNet(**arguments).eval()
 
     calls_until_time_is_up = [None]
-    monkeypatch.setattr(ablation, "WIDTH", 8)
-    monkeypatch.setattr(ablation, "train", train)
-    monkeypatch.setattr(ablation, "labelled_scans", lambda folder, names: names)
-    monkeypatch.setattr(ablation, "head_labels", lambda folder: ["head"])
+    monkeypatch.setattr(trainings, "WIDTH", 8)
+    monkeypatch.setattr(trainings, "train", train)
+    monkeypatch.setattr(trainings, "labelled_scans", scans_named)
+    monkeypatch.setattr(trainings, "head_labels", lambda folder: ["head"])
     return SimpleNamespace(calls=calls, until=calls_until_time_is_up)
 
 
@@ -475,7 +483,7 @@ def test_ablation_trains_each_configuration_once_and_alike(data, trained, tmp_pa
     # One respect at a time: 3 aggregations, 3 reduction ratios, 3 placements.
     assert sorted(sum(a != b for a, b in zip(choice, paper)) for choice in ours) == [1] * 9
     assert {call.steps for call in trained.calls} == {7} and len({call.seed for call in trained.calls}) == 1
-    assert all(call.scans == ["1000"] for call in trained.calls)
+    assert all([scan.name for scan in call.scans] == ["1000"] for call in trained.calls)
     assert len({call.folder for call in trained.calls}) == 13
     # W1: C -> C / r, W2: C / r -> C with biases, sSE's C + 1: at C = 8, in 8 blocks, or 9 with the bottleneck.
     plain = int(cells(out, "none")[4].replace(",", ""))
@@ -506,11 +514,11 @@ def test_ablation_scores_the_labels_of_the_protocol(data, trained, tmp_path):
         network.classifier.bias.data[protocol * 32 + 1 + INDEX[label]] = 1.0
     path = tmp_path / "network.pt"
     configuration = {"architecture": "unet", "classes": 64, "width": 8}
-    ablation.write_model(path, network, configuration, "coronal", zoo.PROTOCOLS)
+    trainings.write_model(path, network, configuration, "coronal", zoo.PROTOCOLS)
     scans = scores.find_scans([data / "malc"], ["1017"])
     # All of the 32^3 voxels are called one structure, half of a cube of 16^3 is white matter.
     for protocol, label, dice in (("manual", 2, 2 * 2048 / (2048 + 32**3)), ("freesurfer", 16, 0.0)):
-        found, _ = ablation.scores_of(path, scans, protocol, scores.Values(tmp_path / "values.csv"))
+        found, _ = trainings.scores_of(path, scans, protocol, scores.Values(tmp_path / "values.csv"))
         assert found.shape == (1, len(INDEX), 2)
         assert found[0, INDEX[label], 0] == pytest.approx(dice, abs=1e-6)
 
@@ -519,9 +527,51 @@ def test_ablation_without_data_says_so(data, tmp_path, monkeypatch, capsys):
     arguments = ["--steps", "7", "--minutes", "9", "--run", str(tmp_path / "run")]
     assert ablation.main([str(tmp_path), *arguments]) == 2
     assert "holds no NAME_t1.nii.gz" in capsys.readouterr().err
-    monkeypatch.setattr(ablation, "labelled_scans", lambda folder, names: names)
+    monkeypatch.setattr(trainings, "labelled_scans", scans_named)
     assert ablation.main([str(data), *arguments]) == 2
     assert "holds no label maps" in capsys.readouterr().err
+
+
+def test_crossvalidation_scores_every_scan_by_a_network_that_never_saw_it(data, trained, tmp_path, capsys):
+    names = ["1000", "1017", "1036"]
+    arguments = [str(data), "--steps", "7", "--minutes", "9", "--run", str(tmp_path / "run"), "--folds", "2"]
+    trained.until[0] = 1
+    assert crossvalidation.main(arguments) == 3
+    out, err = capsys.readouterr()
+    assert "9 minutes ended" in err and "| 1017 |" not in out and cells(out, "all 2")
+    trained.until[0] = None
+    assert crossvalidation.main(arguments) == 0
+    out, _ = capsys.readouterr()
+    # The scans of a row's fold are those that its network was not trained on.
+    folds = {name: cells(out, name)[1] for name in names}
+    assert len(trained.calls) == 2 and {call.configuration["se"] for call in trained.calls} == {"scse"}
+    for number, call in enumerate(trained.calls, start=1):
+        assert {scan.name for scan in call.scans} == {name for name in names if folds[name] != str(number)}
+        assert call.steps == 7 and call.seed == trained.calls[0].seed
+    assert len(set(folds.values())) == 2
+    # Scored are the labels that the fold's own network finds.
+    for name in names:
+        (scan,) = scores.find_scans([data / "malc"], [name])
+        image, truth = scan.read()
+        path = tmp_path / "run" / "steps-7" / f"fold-{folds[name]}.pt"
+        with patch.object(no_brain, "MOST_OUT_OF_PROPORTION", len(INDEX)):
+            found = scores.labels_found(image, name, model=str(path), protocol="manual")
+        assert float(cells(out, name)[2]) == pytest.approx(
+            np.nanmean(scores.dice_of_structures(found, truth)), abs=6e-4
+        )
+    dice = [float(cells(out, name)[2]) for name in names]
+    mean, deviation = map(float, cells(out, "all 3")[2].split(" ± "))
+    assert mean == pytest.approx(np.mean(dice), abs=1e-3) and deviation == pytest.approx(np.std(dice, ddof=1), abs=1e-3)
+
+
+def test_crossvalidation_wants_two_folds(data, tmp_path, capsys):
+    arguments = [str(data), "--steps", "7", "--minutes", "9", "--run", str(tmp_path / "run")]
+    with pytest.raises(SystemExit) as stop:
+        crossvalidation.main([*arguments, "--folds", "1"])
+    assert stop.value.code == 2 and "at least 2" in capsys.readouterr().err
+    # As many folds as scans at most: a network that is scored on nothing tells nothing.
+    assert crossvalidation.main([*arguments, "--folds", "4"]) == 2
+    assert "3 scans" in capsys.readouterr().err
 
 
 # What is told of networks and remarked upon

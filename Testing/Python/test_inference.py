@@ -161,20 +161,24 @@ def voted(coronal, axial, sagittal):
     return {0: 0, **{index: label for label, index in class_of_label().items()}}[int(found[0, 0, 0])]
 
 
-def test_views_are_averaged_by_their_weights():
-    # Two views outvote one, and a sure view two unsure ones: 0.4 * 0.9 + ... as worked out by hand.
+def test_the_log_probabilities_of_the_views_are_averaged():
+    # Two views outvote one that is as sure.
     assert voted({10: 5}, {12: 5}, {10: 5}) == 10
     assert voted({10: 5}, {12: 5}, {12: 5}) == 12
     assert voted({0: 5}, {0: 5}, {16: 5}) == 0
-    even = {10: 0.1, 12: 0.0}  # softmax 0.525 and 0.475
+    # A sure view outvotes two unsure ones: log 0.525 + log 0.525 + log 0.007 < log 0.475 + log 0.475 + log 0.993.
+    even = {10: 0.1, 12: 0.0}
     assert voted(even, {12: 5.0, 10: 0.0}, even) == 12
+    # What one view excludes cannot win, however sure the others are: 2 log 0.95 + log 0.0003 < 2 log 0.05 + log 0.9997.
+    likely = {10: 3.0, 12: 0.0}
+    assert voted(likely, likely, {12: 8.0, 10: 0.0}) == 12
 
 
 def test_the_sagittal_view_has_no_say_on_sides():
     # It knows the left structures only; the other views tell left from right.
     assert voted({53: 5}, {53: 5}, {17: 5}) == 53
     assert voted({17: 5}, {17: 5}, {17: 5}) == 17
-    # What it says of a hippocampus tips the scales for the right one, too: 0.4 + 0.2 against 0.4.
+    # What it says of a hippocampus tips the scales for the right one, too.
     assert voted({53: 5}, {54: 5}, {17: 5}) == 53
 
 
