@@ -53,6 +53,8 @@ def batch(device, pixels):
     if device.type != "cuda":
         return BATCH[device.type]
     free, _ = torch.cuda.mem_get_info(device)
+    # The driver does not know what torch keeps of earlier batches and will use again.
+    free += torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
     return max(1, min(BATCH["cuda"], free // (NEEDED * pixels)))
 
 

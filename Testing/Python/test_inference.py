@@ -229,11 +229,21 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
 
 
 @pytest.mark.parametrize(
-    ("free", "side", "slices"), [(40e9, 256, 16), (1.1e9, 256, 5), (1.1e9, 128, 16), (0.1e9, 256, 1), (0, 256, 1)]
+    ("free", "kept", "side", "slices"),
+    [
+        (40e9, 0, 256, 16),
+        (1.1e9, 0, 256, 5),
+        (1.1e9, 0, 128, 16),
+        (0.1e9, 0, 256, 1),
+        (0, 0, 256, 1),
+        (0.1e9, 1.0e9, 256, 5),
+    ],
 )
-def test_a_gpu_gets_as_many_slices_at_a_time_as_its_free_memory_holds(monkeypatch, free, side, slices):
-    """A slice of 256 x 256 pixels takes some 200 MB."""
+def test_a_gpu_gets_as_many_slices_at_a_time_as_its_free_memory_holds(monkeypatch, free, kept, side, slices):
+    """A slice of 256 x 256 pixels takes some 200 MB; what torch keeps of earlier batches is free as well."""
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7_000_000)
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7_000_000 + int(kept))
     assert devices.batch(torch.device("cuda:0"), side * side) == slices
 
 
