@@ -24,7 +24,7 @@ from .volumes import volumes_of
 
 MULTIPLE = 16  # four max poolings halve a slice four times
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
-APART, LEAST, MARGIN, ALIGNED = 16, 200, 4, 8
+APART, LEAST, MARGIN = 16, 200, 4
 # A view's log-probabilities go into the mean of three in steps of 0.1, from -8.5 on, so that a byte holds their sum.
 STEP, STEPS = 0.1, 85
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
@@ -231,9 +231,9 @@ def brain_box(model, array, device, batch_done):
     for start, stop, side in zip(low, high, slices.shape):
         start, stop = max(0, start), min(stop, side)
         if box:
-            # From a multiple of 8, so that poolings meet the same pixels as without a box, and filled up with what is
+            # From a multiple of 16, so that poolings meet the same pixels as without a box, and filled up with what is
             # there to what a slice would be padded to with zeros.
-            start -= start % ALIGNED
+            start -= start % MULTIPLE
             stop = min(start + padded((stop - start,))[0], side)
         box.append(slice(int(start), int(stop)))
     box.insert(axis, box.pop(0))
