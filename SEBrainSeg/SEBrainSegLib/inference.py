@@ -14,7 +14,7 @@ from . import devices, no_brain, user_models, zoo
 from .errors import Cancelled, SEBrainSegError
 from .excitation import Recorder
 from .job import Job
-from .networks import UNet, Unpooling
+from .networks import Unpooling
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
 from .sides import part_sides
@@ -23,8 +23,6 @@ from .volume import VIEWS, head_box, prepare, restore
 from .volumes import volumes_of
 
 MULTIPLE = 16  # four max poolings halve a slice four times
-# What a pixel gives to each neighbour along rows and columns before a U-Net sees it; chosen on the validation scans.
-SHARE = 0.2
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
 APART, LEAST, MARGIN = 16, 200, 4
 # A view's log-probabilities go into the mean of three in steps of 0.1, from -8.5 on, so that a byte holds their sum.
@@ -218,7 +216,7 @@ def brain_box(model, array, device, batch_done):
     axis, slices = VIEWS[model.view], slices_of(array, model.view)
     low, high = np.array(slices.shape), np.zeros(3, int)
     shapes = sitk.LabelShapeStatisticsImageFilter()
-    for first, logits in logits_of_slices(model.network, slices[::APART], device):
+    for first, logits in logits_of_slices(model.network, slices[::APART], device, model.smoothing):
         for number, labelled in enumerate((logits.argmax(dim=1) > 0).to(torch.uint8).cpu().numpy(), start=first):
             shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(labelled)))
             for piece in shapes.GetLabels():
@@ -330,15 +328,15 @@ def class_numbers(model):
     return torch.uint8 if len(model.structures) < 256 else torch.int32
 
 
-def logits_of_slices(network, slices, device):
+def logits_of_slices(network, slices, device, smoothing=0.0):
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
-    U-Net gets the slices :func:`smoothed`. Logits are computed in the device's :func:`.devices.precision`, but for
-    networks that unpool: rounding moves maxima whose positions they use. Out of GPU memory, the batch is halved until
-    one slice does not fit.
+    They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
+    whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
 
     Args:
         slices: tensor on any device.
+        smoothing: see :class:`~.model.Model`.
     """
     slices = slices.to(device)
     count, rows, columns = slices.shape
@@ -349,8 +347,7 @@ def logits_of_slices(network, slices, device):
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
         try:
-            batch = slices[first : first + size]
-            batch = smoothed(batch) if isinstance(network, UNet) else batch
+            batch = smoothed(slices[first : first + size], smoothing)
             batch = functional.pad(batch, (0, last_column - columns, 0, last_row - rows))
             with torch.inference_mode(), reduced:
                 logits = network(batch[:, None].contiguous())[:, :, :rows, :columns]
@@ -366,11 +363,10 @@ def logits_of_slices(network, slices, device):
         first += len(logits)
 
 
-def smoothed(slices, share=SHARE):
-    """Return slices ``(N, H, W)`` whose pixels gave a share to each of their neighbours, along rows and columns.
-
-    The slices of training lie between the voxels, where interpolating smooths; those of a scan are as sharp as it is.
-    """
+def smoothed(slices, share):
+    """Return slices ``(N, H, W)`` whose pixels gave a share to each of their neighbours, along rows and columns."""
+    if not share:
+        return slices
     taps = slices.new_tensor((share, 1 - 2 * share, share))
     beyond = functional.pad(slices[:, None], (1, 1, 1, 1), mode="replicate")
     return functional.conv2d(beyond, torch.outer(taps, taps)[None, None])[:, 0]
@@ -396,7 +392,7 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
     axis, slices = VIEWS[model.view], slices_of(array, model.view)
     found = torch.zeros(slices.shape, dtype=class_numbers(model), device=device)
     sure = torch.zeros(slices.shape, device=device) if confidence else None
-    for first, logits in logits_of_slices(model.network, slices, device):
+    for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
         last = first + len(logits)
         if recorder is not None:
             recorder.take(first, padded(slices.shape[1:]))
@@ -427,7 +423,7 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
     unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64)).to(device)
     for number, model in enumerate(models):
         in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
-        for first, logits in logits_of_slices(model.network, slices, device):
+        for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
             last = first + len(logits)
             if recorder is not None and number == 0:
                 recorder.take(first, padded(slices.shape[1:]))

@@ -45,23 +45,14 @@ def array():
     return np.random.default_rng(1).random(SHAPE, dtype=np.float32)
 
 
-def as_unet_sees(slices):
-    """Slices ``(n, rows, columns)``: a fifth of every pixel to each neighbour along both axes, zeros up to 16ths."""
-    for axis in (1, 2):
-        beyond = np.pad(slices, [(0, 0), *((int(each == axis),) * 2 for each in (1, 2))], mode="edge")
-        before, after = (np.take(beyond, np.arange(slices.shape[axis]) + start, axis) for start in (0, 2))
-        slices = 0.6 * slices + 0.2 * (before + after)
-    rows, columns = slices.shape[1:]
-    return torch.from_numpy(np.pad(slices, [(0, 0), (0, -rows % 16), (0, -columns % 16)]).astype(np.float32))
-
-
 def feature_maps(network, block, array):
     """What goes into an SE block for every coronal slice, ``(slices, C, h, w)``, each slice by itself."""
     kept = []
     handle = block.convolutions.register_forward_hook(lambda module, inputs, output: kept.append(output.numpy()))
+    padded = np.pad(np.moveaxis(array, 1, 0), [(0, 0), (0, 48 - 37), (0, 48 - 45)])
     with torch.inference_mode():
-        for one in as_unet_sees(np.moveaxis(array, 1, 0)):
-            network(one[None, None])
+        for one in padded:
+            network(torch.from_numpy(one)[None, None])
     handle.remove()
     return np.concatenate(kept)
 
@@ -110,8 +101,9 @@ def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch):
     kept = []
     block = toy.network.encoders[1]
     handle = block.convolutions.register_forward_hook(lambda module, inputs, output: kept.append(output.numpy()))
+    padded = np.pad(np.moveaxis(array[box], 1, 0), [(0, 0), (0, -rows % 16), (0, -columns % 16)])
     with torch.inference_mode():
-        toy.network(as_unet_sees(np.moveaxis(array[box], 1, 0))[:, None])
+        toy.network(torch.from_numpy(padded)[:, None])
     handle.remove()
     weights = {name: value.detach().numpy() for name, value in block.se.named_parameters()}
     spatial = sigmoid(
@@ -184,8 +176,9 @@ def test_a_block_that_is_not_there_is_named(array):
 
 def test_confidence_is_the_winning_softmax_probability(array):
     toy = model("scse")
+    padded = np.pad(np.moveaxis(array, 1, 0), [(0, 0), (0, 48 - 37), (0, 48 - 45)])
     with torch.inference_mode():
-        logits = toy.network(as_unet_sees(np.moveaxis(array, 1, 0))[:, None]).numpy()[:, :, :37, :45].astype(float)
+        logits = toy.network(torch.from_numpy(padded)[:, None]).numpy()[:, :, :37, :45].astype(float)
     powers = np.exp(logits)
     expected = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
     found = look([toy], array, CPU, lambda fraction: None, confidence=True)
@@ -193,12 +186,23 @@ def test_confidence_is_the_winning_softmax_probability(array):
     np.testing.assert_array_equal(np.moveaxis(found.classes, 1, 0), logits.argmax(axis=1))
 
 
-@pytest.mark.parametrize("architecture", ["sdnet", "densenet"])
-def test_networks_that_unpool_get_the_slices_as_they_are(array, architecture):
-    toy, seen = network("none", architecture), []
-    toy.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0][:, 0, :37, :45].numpy()))
-    look([Model(toy, "coronal", structures())], array, CPU, lambda fraction: None)
-    np.testing.assert_array_equal(np.concatenate(seen), np.moveaxis(array, 1, 0))
+def smoothed(slices):
+    """Slices ``(n, rows, columns)`` whose pixels gave a fifth to each neighbour along both axes."""
+    rows, columns = slices.shape[1:]
+    beyond = np.pad(slices, [(0, 0), (1, 1), (1, 1)], mode="edge")
+    across = 0.2 * beyond[:, :rows] + 0.6 * beyond[:, 1:-1] + 0.2 * beyond[:, 2:]
+    return 0.2 * across[..., :columns] + 0.6 * across[..., 1:-1] + 0.2 * across[..., 2:]
+
+
+@pytest.mark.parametrize("architecture", ["unet", "sdnet", "densenet"])
+def test_of_the_bundled_networks_u_net_gets_smoothed_slices_and_others_get_them_as_they_are(array, architecture):
+    bundled_one, seen = zoo.load(architecture, "none", "coronal"), []
+    bundled_one.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0].numpy()))
+    look([bundled_one], array, CPU, lambda fraction: None)
+    slices = np.moveaxis(array, 1, 0)
+    seen = np.concatenate(seen)
+    np.testing.assert_allclose(seen[:, :37, :45], smoothed(slices) if architecture == "unet" else slices, atol=1e-6)
+    assert not seen[:, 37:].any() and not seen[:, :, 45:].any()
 
 
 def test_confidence_of_three_views_is_that_of_the_mean_of_their_logarithms(array):
@@ -208,8 +212,9 @@ def test_confidence_of_three_views_is_that_of_the_mean_of_their_logarithms(array
         axis = {"coronal": 1, "axial": 0, "sagittal": 2}[each.view]
         slices = np.moveaxis(array, axis, 0)
         rows, columns = slices.shape[1:]
+        padded = np.pad(slices, [(0, 0), (0, -rows % 16), (0, -columns % 16)])
         with torch.inference_mode():
-            powers = np.exp(each.network(as_unet_sees(slices)[:, None]).numpy()[:, :, :rows, :columns])
+            powers = np.exp(each.network(torch.from_numpy(padded)[:, None]).numpy()[:, :, :rows, :columns])
         probabilities = np.moveaxis(powers / powers.sum(axis=1, keepdims=True), 0, axis + 1)
         if each.view == "sagittal":
             probabilities = probabilities[unsided_classes()[:32]]
