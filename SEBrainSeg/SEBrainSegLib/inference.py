@@ -23,8 +23,8 @@ from .volume import VIEWS, head_box, prepare, restore
 from .volumes import volumes_of
 
 MULTIPLE = 16  # four max poolings halve a slice four times
-# Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 4 mm around them.
-APART, LEAST, MARGIN = 16, 200, 4
+# Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 8 mm around them.
+APART, LEAST, MARGIN = 16, 200, 8
 # A view's log-probabilities go into the mean of three in steps of 0.1, from -8.5 on, so that a byte holds their sum.
 STEP, STEPS = 0.1, 85
 SMALLEST_PIECE = 0.1  # of a structure's largest piece
