@@ -328,7 +328,7 @@ def class_numbers(model):
     return torch.uint8 if len(model.structures) < 256 else torch.int32
 
 
-def logits_of_slices(network, slices, device, smoothing=0.0):
+def logits_of_slices(network, slices, device, smoothing=()):
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
     They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
@@ -347,7 +347,8 @@ def logits_of_slices(network, slices, device, smoothing=0.0):
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
         try:
-            batch = smoothed(slices[first : first + size], smoothing)
+            batch = slices[first : first + size]
+            batch = smoothed(batch, batch.new_tensor(smoothing)) if smoothing else batch
             batch = functional.pad(batch, (0, last_column - columns, 0, last_row - rows))
             with torch.inference_mode(), reduced:
                 logits = network(batch[:, None].contiguous())[:, :, :rows, :columns]
@@ -363,13 +364,11 @@ def logits_of_slices(network, slices, device, smoothing=0.0):
         first += len(logits)
 
 
-def smoothed(slices, share):
-    """Return slices ``(N, H, W)`` whose pixels gave a share to each of their neighbours, along rows and columns."""
-    if not share:
-        return slices
-    taps = slices.new_tensor((share, 1 - 2 * share, share))
-    beyond = functional.pad(slices[:, None], (1, 1, 1, 1), mode="replicate")
-    return functional.conv2d(beyond, torch.outer(taps, taps)[None, None])[:, 0]
+def smoothed(slices, taps):
+    """Return slices ``(N, H, W)`` convolved with an odd number of taps along rows and columns; borders go on beyond."""
+    stack = functional.pad(slices[:, None], (len(taps) // 2,) * 4, mode="replicate")
+    stack = functional.conv2d(stack, taps[None, None, :, None])
+    return functional.conv2d(stack, taps[None, None, None, :])[:, 0]
 
 
 def padded(size):

@@ -52,8 +52,8 @@ class Model:
         structures: what its classes are, in order, from class 1.
         spacing: mm of the conformed grid along ``[S, A, R]``; ``None``: trained on 2D images, used as they are.
         window: the intensities that become 0 and 1, for data in absolute units; ``None``: see ``volume.normalise``.
-        smoothing: what a pixel gives to each neighbour along rows and columns before the network sees it, in [0, 0.5];
-            no part of the file.
+        smoothing: taps that slices are convolved with along rows and columns before the network sees them; ``()``: they
+            stay as they are. No part of the file.
     """
 
     network: torch.nn.Module
@@ -61,7 +61,7 @@ class Model:
     structures: tuple[Structure, ...] = ()
     spacing: Optional[tuple[float, float, float]] = (1.0, 1.0, 1.0)
     window: Optional[tuple[float, float]] = None
-    smoothing: float = 0.0
+    smoothing: tuple[float, ...] = ()
 
     @property
     def segments_brains(self):

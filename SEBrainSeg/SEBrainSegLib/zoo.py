@@ -14,7 +14,7 @@ from .resources import resource
 PROTOCOLS = ("manual", "freesurfer")
 
 # The smoothing (see Model) of slices for an architecture; chosen on the validation scans, where it helps U-Net only.
-SMOOTHING = {"unet": 0.2}
+SMOOTHING = {"unet": (0.2, 0.6, 0.2)}
 
 
 def model_name(architecture, se, view):
@@ -39,7 +39,7 @@ def load(architecture, se, view, protocol="freesurfer") -> Model:
     if hashlib.sha256(content).hexdigest() != listed[name]:
         raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
     try:
-        return replace(read_model(content, protocol), smoothing=SMOOTHING.get(architecture, 0.0))
+        return replace(read_model(content, protocol), smoothing=SMOOTHING.get(architecture, ()))
     except SEBrainSegError:
         raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
 

@@ -114,7 +114,7 @@ def test_the_networks_look_at_the_brain_alone(network, view):
             # As much as lies between two slices that are looked at.
             assert 0 <= before <= 16 and 0 <= after <= 16
         else:
-            assert 4 <= before < 20 and 4 <= after < 20
+            assert 8 <= before < 20 and 8 <= after < 20
             # Four poolings meet the same pixels as without a box.
             assert found.start % 16 == 0 and (found.stop - found.start) % 16 == 0
 

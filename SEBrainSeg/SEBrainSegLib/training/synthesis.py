@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..inference import smoothed
 from .deformation import nearest, smooth_noise
 from .scans import FIRST_EXTRACEREBRAL
 
@@ -71,11 +72,7 @@ def blur(image, sigma):
     radius = max(1, int(math.ceil(2.5 * sigma)))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     taps = taps / taps.sum()
-    stack = image.reshape(-1, 1, *image.shape[-2:])
-    stack = functional.pad(stack, (radius,) * 4, mode="replicate")
-    stack = functional.conv2d(stack, taps[None, None, :, None])
-    stack = functional.conv2d(stack, taps[None, None, None, :])
-    return stack.reshape(image.shape)
+    return smoothed(image.reshape(-1, *image.shape[-2:]), taps).reshape(image.shape)
 
 
 def synthesise(rng, head, positions, normal, narrowed=0.0):
