@@ -377,6 +377,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.progressBar.visible = state.percent is not None
         self.ui.progressBar.value = state.percent or 0
         self.ui.statusLabel.text = state.status
+        self.ui.doubtLabel.text = state.doubt
+        self.ui.doubtLabel.visible = bool(state.doubt)
         self.ui.factsLabel.text = state.facts
         self.ui.factsLabel.visible = bool(state.facts)
         self.showResult(state)

@@ -1,12 +1,12 @@
 """Whole-brain segmentation with squeeze & excitation networks; the core needs neither Slicer nor Qt.
 
 ``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference` and
-:mod:`.segmentation`.
+:mod:`.segmentation`. ``read(path)`` makes such an image of a file or a folder of DICOM; see :mod:`.reading`.
 """
 
 from .errors import Cancelled, SEBrainSegError
 
-__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "segment"]
+__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "read", "segment"]
 
 
 def __getattr__(name):
@@ -15,6 +15,10 @@ def __getattr__(name):
         from .inference import segment
 
         return segment
+    if name == "read":
+        from .reading import read
+
+        return read
     if name == "Segmentation":
         from .segmentation import Segmentation
 

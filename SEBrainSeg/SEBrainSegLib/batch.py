@@ -9,6 +9,7 @@ from typing import NamedTuple, Optional
 
 from .errors import SEBrainSegError
 from .inputs import results_name
+from .orientation import notes
 from .parameters import Parameters
 from .reading import read
 from .results import check_writable, refuse_existing, stem, write_results
@@ -23,11 +24,15 @@ class Work:
         parameters: the choice of network.
         confidence: whether a volume of confidences is written, too.
         overwrite: whether results that exist are replaced.
+        orientation: that of scans whose files state none, as :func:`.reading.read` takes it.
+        series: the DICOM series to read of a folder that holds several.
     """
 
     parameters: Parameters
     confidence: bool = False
     overwrite: bool = False
+    orientation: str = ""
+    series: str = ""
 
 
 class Outcome(NamedTuple):
@@ -37,15 +42,20 @@ class Outcome(NamedTuple):
         reason: one sentence that says why it was not segmented; ``""`` if it was.
         seconds: wall time that it took; ``None`` if it was not begun.
         details: the traceback of an unexpected failure.
+        notes: sentences on the scan that a user should know, segmented or not.
     """
 
     reason: str
     seconds: Optional[float]
     details: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def segment_scan(scan, work, progress=None):
+def segment_scan(scan, work, progress=None, noted=None):
     """Read, segment and write one scan in this process.
+
+    Args:
+        noted: called with a tuple of sentences on the scan, if there is one.
 
     Raises:
         SEBrainSegError: something that the user can mend.
@@ -53,7 +63,9 @@ def segment_scan(scan, work, progress=None):
     progress = progress or (lambda fraction, message: None)
     refuse_existing(scan.paths, work.overwrite)
     progress(0.0, "Reading")
-    image = read(scan.path)
+    image = read(scan.path, work.orientation, work.series)
+    if noted is not None and notes(image):
+        noted(notes(image))
     check_writable(scan.table.parent)
     from .inference import segment  # torch takes seconds to import, a wrong file name should not
 
@@ -63,15 +75,15 @@ def segment_scan(scan, work, progress=None):
 
 def attempt(scan, work, progress=None):
     """Segment one scan, whatever happens; returns an :class:`Outcome`."""
-    began, reason, details = time.monotonic(), "", ""
+    began, reason, details, noted = time.monotonic(), "", "", []
     try:
-        segment_scan(scan, work, progress)
+        segment_scan(scan, work, progress, noted.extend)
     except SEBrainSegError as error:
         reason = str(error)
     except Exception as error:  # whatever it was, the next scan has a right to be segmented
         details = traceback.format_exc()
         reason = f"unexpected failure ({one_line(error)}); --debug says where."
-    return Outcome(reason, time.monotonic() - began, details)
+    return Outcome(reason, time.monotonic() - began, details, tuple(noted))
 
 
 def one_line(error):
@@ -174,6 +186,8 @@ class Batch:
     def take(self, scan, outcome):
         """Tell and keep what became of a scan; returns those that may now be tried in its place."""
         following = []
+        for note in outcome.notes:
+            self.told(f"{scan.name}: {note}", True)
         try:
             if outcome.reason:
                 raise SEBrainSegError(outcome.reason)

@@ -12,6 +12,7 @@ from . import bids, memory, summary, user_models
 from .batch import Batch, Work, in_turn
 from .errors import SEBrainSegError
 from .inputs import find_scans
+from .orientation import valid_letters
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
 from .processes import in_processes
 
@@ -48,6 +49,16 @@ def parser():
     )
     parser.add_argument(
         "--confidence", action="store_true", help="write a volume of the winning probabilities and their means, too"
+    )
+    parser.add_argument(
+        "--orientation",
+        metavar="LETTERS",
+        default="",
+        help="towards where the three axes run, as in RAS (right, anterior, superior), in scans whose files state it "
+        "not at all or in contradiction; others keep theirs",
+    )
+    parser.add_argument(
+        "--series", metavar="UID", default="", help="the DICOM series to segment of a folder that holds several"
     )
     parser.add_argument(
         "--device", help=f"where it runs: auto, cpu, cuda, cuda:N or mps (default: {Parameters.device})"
@@ -171,6 +182,7 @@ def main(argv=None):
     try:
         parameters = parameters_of(chosen)
         is_bids = check_bids(chosen)
+        orientation = valid_letters(chosen.orientation) if chosen.orientation else ""
         if chosen.dask and chosen.jobs > 1:
             raise SEBrainSegError("With --dask the workers of the cluster share out the scans; leave out --jobs.")
     except SEBrainSegError as error:
@@ -190,7 +202,7 @@ def main(argv=None):
                 tell(f"{left_out} of the images are results of earlier runs and left out.", True)
         for argument, problem in problems.items():
             tell(f"{argument}: {problem}", True)
-        work = Work(parameters, chosen.confidence, overwrite=chosen.overwrite or not single)
+        work = Work(parameters, chosen.confidence, chosen.overwrite or not single, orientation, chosen.series)
         table = None if single or not scans else Path(folder) / summary.FILE
         batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
         batch.run(engine_of(chosen, single))

@@ -15,11 +15,12 @@ from .errors import Cancelled, SEBrainSegError
 from .excitation import Recorder
 from .job import Job
 from .networks import Unpooling
+from .orientation import refuse_unknown, settled
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
 from .sides import part_sides
 from .structures import labels_of_classes, selected, unsided_classes
-from .volume import VIEWS, head_box, prepare, restore
+from .volume import VIEWS, head_box, plain, prepare, restore
 from .volumes import volumes_of
 
 MULTIPLE = 16  # four max poolings halve a slice four times
@@ -44,6 +45,7 @@ def segment(
     structures="",
     confidence=False,
     excitation="",
+    orientation="",
 ) -> Segmentation:
     """Segment 31 brain structures in a T1-weighted MR volume, or what a network of the user's was trained for.
 
@@ -64,6 +66,8 @@ def segment(
         structures: those to keep, as in ``"Hippocampus, Left Amygdala"``; see :func:`.structures.selected`.
         confidence: whether to tell the probability of the network's choice.
         excitation: name of the SE block whose excitation to tell, as in ``"decoder 4"``.
+        orientation: three letters as in ``"RAS"``, towards where the axes of ``image`` run, if its file did not say it;
+            see :mod:`.orientation`. The labels are on a grid of this orientation, then.
 
     Returns:
         the labels on the grid of ``image``, the volumes in ml, and what else was asked for.
@@ -73,6 +77,7 @@ def segment(
         Cancelled: ``cancelled()`` was true.
     """
     parameters = Parameters(architecture, se, view, device, protocol, model, structures)
+    image = settled(image, orientation, "The file")
     return run(image, Job((parameters,), confidence, excitation), progress, cancelled)[0]
 
 
@@ -91,6 +96,7 @@ def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
     """
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
+    image = plain(image)
     choices, prepared, found = job.checked().choices, {}, []
     for number, parameters in enumerate(choices):
 
@@ -129,6 +135,8 @@ def run_choice(image, job, parameters, prepared, step):
     kept, brain = selected(parameters.structures, models[0].structures), models[0].segments_brains
     step(0.05, "Preparing the volume")
     needs = models[0].spacing, models[0].window
+    if models[0].spacing is not None:
+        refuse_unknown(image)
     if needs not in prepared:
         prepared[needs] = prepare(image, *needs)
     grid, array = prepared[needs]

@@ -4,6 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .expectations import out_of_proportion
+from .volume import finite, without_fill
 
 SMALLEST_HEAD = 80.0  # mm; a brain is longer in every direction
 AIR_IN_CT = -500.0  # Hounsfield units, far above air's -1000 and below any tissue
@@ -22,6 +23,7 @@ def why_none(image, array):
     if sides.min() < SMALLEST_HEAD:
         size = " x ".join(f"{side:.0f}" for side in sides)
         return f"the image is {size} mm, too small for a head; choose a scan of a whole one and check its voxel spacing"
+    image = without_fill(finite(image))
     if np.percentile(sitk.GetArrayViewFromImage(image)[::2, ::2, ::2], 1) < AIR_IN_CT:
         return "its intensities look like those of a CT; choose a T1-weighted MR scan"
     if np.corrcoef(array[1:].ravel(), array[:-1].ravel())[0, 1] < NOISE:

@@ -31,6 +31,7 @@ class Scene(Protocol):
     """Volume nodes and new segmentation nodes, as :mod:`.scene` has them; nodes are handed on and never looked into."""
 
     def problem(self, volume, bundled): ...
+    def doubt(self, volume): ...
     def is_there(self, node): ...
     def voxels_of(self, volume): ...
     def image_of(self, volume): ...
@@ -123,6 +124,7 @@ class State:
     apply, cancel, compare, maps, sequence, result: the actions; ``sequence.enabled`` is false without a sequence.
     variants: an action for the tick of each variant, by value.
     status, facts: lines of text.
+    doubt: a sentence beside the volume; ``""`` for none.
     percent: of the progress bar, or ``None`` for no bar.
     device: the device to run on, among the keys of ``devices``, which map to what is shown.
     blocks: the blocks whose excitation can be shown.
@@ -142,6 +144,7 @@ class State:
     variants: dict
     status: str
     facts: str
+    doubt: str
     percent: object
     device: str
     devices: dict
@@ -327,6 +330,7 @@ class Presenter:
             variants=variants,
             status=self.status(problem if self.choices is not None else ""),
             facts=self.facts() if self.choices is not None else "",
+            doubt=self.scene.doubt(self.volume) if self.volume is not None else "",
             percent=round(100 * self.fraction) if self.busy else None,
             device=self.device,
             devices=self.device_names(),

@@ -1,32 +1,39 @@
-"""Reading volumes from disk: everything SimpleITK reads, FreeSurfer's MGH, and folders of DICOM."""
+"""Reading volumes from disk: everything SimpleITK reads, FreeSurfer's MGH, NIfTI-2, and folders of DICOM."""
 
 import gzip
 import math
 import os
+import threading
 import zlib
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
+from . import dicom, nifti
 from .errors import SEBrainSegError
+from .orientation import UNSTATED, add_note, mark_unstated, settled
+from .volume import plain
 
-MGH_ENDINGS = (".mgh", ".mgz")
-
-# How far the distances of DICOM slices may differ, in mm: rounding in their headers, but no missing slice.
-TOLERANCE = 0.1
-POSITION = "0020|0032"
+MGH_ENDINGS = (".mgh", ".mgz", ".mgh.gz")
+NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz")
 
 
-def read(path):
+def read(path, orientation="", series=""):
     """Read a volume.
 
+    What its metadata tell besides: :func:`.orientation.problem` whether its orientation is known, without which no
+    brain is segmented, and :func:`.orientation.notes` what a user should know.
+
     Args:
-        path: an image file (NIfTI, NRRD, MetaImage, MGH, ...) or a folder that holds one DICOM series.
+        path: an image file (NIfTI, NRRD, MetaImage, MGH, ...) or a folder of DICOM slices.
+        orientation: three letters as in ``"RAS"``, towards where the axes run, for a file that does not say it or
+            contradicts itself; see :mod:`.orientation`.
+        series: of a folder that holds several DICOM series, the UID of the one to read.
 
     Returns:
-        ``SimpleITK.Image`` with the geometry of the file.
+        ``SimpleITK.Image`` with the geometry of the file; its axes may be sheared.
 
     Raises:
         SEBrainSegError: there is nothing there, or nothing that can be read as an image.
@@ -35,18 +42,37 @@ def read(path):
     if not path.exists():
         raise SEBrainSegError(f"{path} does not exist; check the name.")
     if path.is_dir():
-        return read_dicom(path)
-    if path.name.lower().endswith(MGH_ENDINGS):
-        return read_mgh(path)
+        with quietly():
+            image = dicom.read(path, series)
+    elif series:
+        raise SEBrainSegError(f"{path} is no folder of DICOM slices, from which --series chooses; leave it out.")
+    elif path.name.lower().endswith(MGH_ENDINGS):
+        image = read_mgh(path)
+    else:
+        image = read_file(path)
+    return settled(plain(image), orientation, path)
+
+
+def read_file(path):
+    """Read a file by SimpleITK, or by nibabel what that cannot hold."""
     try:
         with quietly():
             image = sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        if "orthonormal" in str(error):
-            raise SEBrainSegError(f"The axes of {path} are not at right angles; resample it first.") from None
+            mark_unstated(image, path)
+    except RuntimeError:
+        if path.name.lower().endswith(NIFTI_ENDINGS):
+            return read_nifti(path)
         raise unreadable(path) from None
     if lacks_voxels(path, image):
         raise unreadable(path)
+    if nifti.fields_of(image):
+        # Whatever nibabel raises, it is not needed: SimpleITK tells the header in fewer digits.
+        with suppress(Exception):
+            nifti.keep(image, nifti.header_of(path))
+        nifti.correct(image)
+        note = nifti.disagreement(image)
+        if note:
+            add_note(image, note)
     return image
 
 
@@ -93,73 +119,106 @@ def unreadable(path):
     )
 
 
+class Silence:
+    """How many are reading, and whether ITK warned before the first of them began."""
+
+    lock = threading.Lock()
+    readers = 0
+    warned = False
+
+
 @contextmanager
 def quietly():
-    """Keep SimpleITK's readers from reporting an unfit file on the console: an exception or an answer is enough."""
-    warned = sitk.ProcessObject.GetGlobalWarningDisplay()
-    sitk.ProcessObject.SetGlobalWarningDisplay(False)
+    """Keep ITK's and GDCM's readers from reporting an unfit file on the console: an exception or an answer is enough.
+
+    ITK knows one switch for the whole process: the first of several threads that read turns it, the last one back.
+    """
+    with Silence.lock:
+        if not Silence.readers:
+            Silence.warned = sitk.ProcessObject.GetGlobalWarningDisplay()
+            sitk.ProcessObject.SetGlobalWarningDisplay(False)
+        Silence.readers += 1
     try:
         yield
     finally:
-        sitk.ProcessObject.SetGlobalWarningDisplay(warned)
+        with Silence.lock:
+            Silence.readers -= 1
+            if not Silence.readers:
+                sitk.ProcessObject.SetGlobalWarningDisplay(Silence.warned)
 
 
 def is_dicom(folder):
     """Whether a folder holds slices of DICOM series."""
     with quietly():
-        return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+        return bool(dicom.series_of(folder))
 
 
-def read_dicom(folder):
-    """Read the DICOM series of a folder; two series in one folder are refused, so that none is picked by chance."""
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not series:
-        raise SEBrainSegError(f"{folder} holds no DICOM series; name a folder of DICOM slices or an image file.")
-    if len(series) > 1:
-        raise SEBrainSegError(f"{folder} holds {len(series)} DICOM series; put the T1 series into a folder of its own.")
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(reader.GetGDCMSeriesFileNames(str(folder), series[0]))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image = reader.Execute()
-    except RuntimeError:
-        raise SEBrainSegError(f"The DICOM series in {folder} cannot be read as one volume; export it again.") from None
-    if unevenness(reader, len(reader.GetFileNames())) > TOLERANCE:
-        raise SEBrainSegError(f"The slices in {folder} are unevenly spaced: a slice is missing; export all of them.")
+def read_nifti(path):
+    """Read by nibabel what SimpleITK cannot hold: NIfTI-2, sheared axes."""
+    file = by_nibabel(path)
+    image = image_of(path, file)
+    if image.GetDimension() == 3:
+        nifti.keep(image, nifti.header_of(path))
+        nifti.take_up(image)
+        note = nifti.disagreement(image)
+        if note:
+            add_note(image, note)
     return image
 
 
-def unevenness(reader, count):
-    """Return by how much, in mm, the distances between neighbouring slices of a series that was read differ."""
-    if count < 3 or not all(reader.HasMetaDataKey(number, POSITION) for number in range(count)):
-        return 0.0
-    positions = np.array([reader.GetMetaData(number, POSITION).split("\\") for number in range(count)], float)
-    return float(np.ptp(np.linalg.norm(np.diff(positions, axis=0), axis=1)))
-
-
 def read_mgh(path):
-    """Read FreeSurfer's format by nibabel and carry its RAS affine over to SimpleITK's LPS."""
+    """Read FreeSurfer's format by nibabel."""
+    file = by_nibabel(path)
+    image = image_of(path, file)
+    if image.GetDimension() == 3:
+        nifti.set_geometry(image, file.affine, path)
+        if not has_axes(path):
+            image.SetMetaData(UNSTATED, f"{path} does not say which way the head lies")
+    return image
+
+
+def has_axes(path):
+    """Whether an MGH file says which way its axes run; without, nibabel takes coronal slices for granted."""
+    with gzip.open(path) if starts_as_gzip(path) else open(path, "rb") as file:
+        return file.read(30)[28:] != b"\0\0"
+
+
+def starts_as_gzip(path):
+    """Whether a file begins as what gzip packed."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def by_nibabel(path):
+    """Open a file by nibabel."""
     try:
         import nibabel
     except ImportError:
         raise SEBrainSegError(f"Reading {path.name} needs nibabel; run 'pip install nibabel' or convert it.") from None
     try:
-        file = nibabel.load(path)
-        voxels, affine = np.asanyarray(file.dataobj), file.affine
+        with nibabel.imageglobals.LoggingOutputSuppressor():
+            if not path.name.lower().endswith(".mgh.gz"):
+                return nibabel.load(path)
+            with gzip.open(path) as file:
+                return nibabel.MGHImage.from_bytes(file.read())
     except Exception:  # nibabel raises whatever its parsers stumble over
         raise unreadable(path) from None
-    lps = np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine
-    spacing = np.linalg.norm(lps[:3, :3], axis=0)
-    # MGH is big-endian, SimpleITK takes the machine's order only.
-    voxels = np.ascontiguousarray(voxels.T, dtype=voxels.dtype.newbyteorder("="))
-    image = sitk.GetImageFromArray(voxels, isVector=False)
-    if image.GetDimension() == 3:
-        if not spacing.all():
-            raise unreadable(path)
-        image.SetSpacing([float(x) for x in spacing])
-        image.SetOrigin([float(x) for x in lps[:3, 3]])
-        try:
-            image.SetDirection([float(x) for x in (lps[:3, :3] / spacing).ravel()])
-        except RuntimeError:
-            raise SEBrainSegError(f"The axes of {path} do not span space; repair its header.") from None
-    return image
+
+
+def image_of(path, file):
+    """Return the voxels of an image of nibabel as a ``SimpleITK.Image`` without a place."""
+    try:
+        voxels = np.asanyarray(file.dataobj)
+    except Exception:  # see above
+        raise unreadable(path) from None
+    if voxels.dtype.fields:
+        raise SEBrainSegError(f"{path} has several values per voxel (colour); choose a scalar volume.")
+    while voxels.ndim > 3 and 1 in voxels.shape[3:]:
+        voxels = voxels.squeeze(3 + voxels.shape[3:].index(1))
+    kind = voxels.dtype.newbyteorder("=")  # MGH is big-endian, SimpleITK takes the machine's order only
+    if kind.itemsize > 8 and kind.kind == "f":
+        kind = np.dtype(np.float64)
+    try:
+        return sitk.GetImageFromArray(np.ascontiguousarray(voxels.T, dtype=kind), isVector=False)
+    except (RuntimeError, ValueError, TypeError, KeyError, NotImplementedError):
+        raise unreadable(path) from None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from . import picture, seg_nrrd, volumes
+from . import nifti, picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
 from .reading import lacks_voxels
 from .turns import turn
@@ -31,6 +31,7 @@ IMAGE_ENDINGS = (
     ".mhd",
     ".mgz",
     ".mgh",
+    ".mgh.gz",
     ".hdr",
     ".img",
     ".dcm",
@@ -106,12 +107,17 @@ def write_volumes(segmentation, path):
         writer.writerows(volumes.texts(row) for row in volumes.rows(segmentation))
 
 
-def write_nifti(image, path):
-    """Write an image as NIfTI.
+def write_nifti(image, path, scan):
+    """Write an image as NIfTI, with the qform and the sform of the scan whose grid it has, if that came from NIfTI.
 
     Raises:
         RuntimeError: not all of it could be written, which SimpleITK itself overlooks.
     """
+    fields = nifti.fields_of(scan)
+    if image.GetDimension() == 3 and (fields or nifti.is_sheared(image)):
+        # SimpleITK writes one affine, and no sheared one.
+        nifti.write(image, path, fields)
+        return
     sitk.WriteImage(image, str(path))
     header = sitk.ImageFileReader()
     header.SetFileName(str(path))
@@ -135,9 +141,9 @@ def write_picture(image, labels, table, path):
 WRITERS = {
     ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
     ".csv": lambda image, found, path: write_volumes(found, path),
-    ".nii.gz": lambda image, found, path: write_nifti(found.labels, path),
+    ".nii.gz": lambda image, found, path: write_nifti(found.labels, path, image),
     ".png": lambda image, found, path: write_picture(image, found.labels, found.structures, path),
-    CONFIDENCE: lambda image, found, path: write_nifti(found.confidence, path),
+    CONFIDENCE: lambda image, found, path: write_nifti(found.confidence, path, image),
 }
 
 

@@ -5,7 +5,9 @@ they add they mark, and by these marks they find it again, in a saved scene, too
 """
 
 import contextlib
+import functools
 import json
+import os
 import zlib
 from dataclasses import asdict
 
@@ -17,7 +19,9 @@ from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import bundled, user_models
 from .errors import SEBrainSegError
+from .orientation import doubt_of
 from .parameters import Parameters
+from .reading import quietly
 from .structures import selected, structures
 from .translation import tr as _
 
@@ -85,6 +89,40 @@ def problem(volume, bundled=True):
             "resample it with the module Resample Scalar/Vector/DWI Volume first."
         ).format(name=name)
     return ""
+
+
+def doubt(volume):
+    """Return one sentence if the file of a volume node leaves open which way the head lies, or ``""``.
+
+    Nothing is said of a node whose axes are no longer those of its file, since somebody has set them.
+
+    Args:
+        volume: the volume node, or ``None``.
+    """
+    storage = None if volume is None or volume.GetImageData() is None else volume.GetStorageNode()
+    path = storage.GetFullNameFromFileName() if storage is not None else ""
+    try:
+        why, affine = doubt_of_file(path, os.stat(path).st_mtime_ns) if path else ("", None)
+    except (OSError, RuntimeError):
+        return ""
+    if not why:
+        return ""
+    axes = affine[:3, :3].copy()
+    if np.linalg.det(axes) < 0:
+        axes[:, 2] *= -1
+    if not np.allclose(right_handed(volume)[:3, :3], axes, atol=MOVED):
+        return ""
+    return _(
+        "The file of '{name}' does not say which way the head lies, or contradicts itself: left and right may be "
+        "exchanged. Check the letters in the slice views, and turn it with the module Transforms if they are wrong."
+    ).format(name=volume.GetName())
+
+
+@functools.lru_cache(maxsize=32)
+def doubt_of_file(path, time):
+    """Return :func:`.orientation.doubt_of` a file that was last changed then."""
+    with quietly():
+        return doubt_of(path)
 
 
 def refuse_unusable(volume, bundled=False):

@@ -26,6 +26,10 @@ LARGEST_INTENSITY = 1e36
 # What is as many times farther from the other intensities as they are from each other is a hot voxel.
 HOT = 10.0
 
+# Where a scan that was turned has nothing, programs write one number far from all others, such as -1000 or -32768: at
+# most this, in a thousandth of the voxels at least.
+FILLED, FILLED_SHARE, MOST_FILLS = -100.0, 1e-3, 3
+
 # Beyond this many voxels a side or in all, a header is wrong rather than a patient large.
 LARGEST_SIDE = 2048
 LARGEST_VOLUME = 768**3
@@ -56,6 +60,20 @@ def check_scalar(image):
         )
     if not all(image.GetSize()):
         raise SEBrainSegError("The image has no voxels; choose another.")
+
+
+def plain(image):
+    """Return an image without what it has one of: vectors of one component, a fourth axis of one volume."""
+    fields = {key: image.GetMetaData(key) for key in image.GetMetaDataKeys()}
+    found = image
+    while found.GetDimension() > 3 and found.GetSize()[-1] == 1:
+        found = found[(*[slice(None)] * (found.GetDimension() - 1), 0)]
+    if "vector" in found.GetPixelIDTypeAsString() and found.GetNumberOfComponentsPerPixel() == 1:
+        found = sitk.VectorIndexSelectionCast(found, 0)
+    if found is not image:
+        for key, value in fields.items():
+            found.SetMetaData(key, value)
+    return found
 
 
 def corners(image):
@@ -109,6 +127,38 @@ def finite(image):
     return repaired
 
 
+def without_fill(image):
+    """Return an image with 0 where a program filled what is outside of the field of view with one number.
+
+    Of magnitudes, which are not negative, a negative number far below all others is none; nor is one far above them
+    that many voxels share, such as 65535. Hounsfield units are negative besides, and keep theirs.
+
+    Args:
+        image: float32.
+    """
+    for _ in range(MOST_FILLS):
+        limits = limits_of_content(sitk.GetArrayViewFromImage(image))
+        if limits is None:
+            break
+        image = sitk.Threshold(image, *limits, 0.0)
+    return image
+
+
+def limits_of_content(voxels):
+    """Return the least and the greatest intensity that is none with which an array was filled; ``None`` if all are."""
+    sample, low, high = voxels[::2, ::2, ::2], float(voxels.min()), float(voxels.max())
+    if low <= FILLED and (sample == low).mean() > FILLED_SHARE and low < high:
+        dark, bright = (float(limit) for limit in np.percentile(sample[sample > low], (5, 99.5)))
+        if dark >= -0.05 * (bright - dark) and dark - low > 0.1 * (bright - dark):
+            # Nor is what was mixed with it at its border.
+            return min(0.0, dark) - 0.05 * (bright - dark), high
+    if (sample == high).mean() > FILLED_SHARE and low < high:
+        dark, bright = (float(limit) for limit in np.percentile(sample[sample < high], (5, 99.9)))
+        if dark < bright < high - HOT * (bright - dark):
+            return low, (bright + high) / 2
+    return None
+
+
 def conform(image, spacing=BRAIN_SPACING, outside=None):
     """Bring a volume to a grid along the patient's right, anterior and superior.
 
@@ -135,15 +185,19 @@ def conform(image, spacing=BRAIN_SPACING, outside=None):
             "check the voxel spacing in its header."
         )
     origin = tuple(float(x) for x in ras.min(axis=0) * (-1.0, -1.0, 1.0))
+    image = finite(image)
+    if outside is None:
+        image = without_fill(image)
+        outside = air(image)
     return sitk.Resample(
-        without_aliasing(finite(image), spacing),
+        without_aliasing(image, spacing),
         size,
         sitk.Transform(3, sitk.sitkIdentity),
         sitk.sitkLinear,
         origin,
         spacing[::-1],
         RAS_DIRECTION,
-        air(image) if outside is None else outside,
+        outside,
         sitk.sitkFloat32,
     )
 

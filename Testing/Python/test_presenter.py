@@ -47,6 +47,9 @@ class Scene:
             return "Choose a volume."
         return "" if volume.voxels is not None else "It has no voxels."
 
+    def doubt(self, volume):
+        return getattr(volume, "doubt", "")
+
     def is_there(self, node):
         return node is not None and node.there
 
