@@ -125,6 +125,49 @@ def test_hot_voxels_stay_where_they_are(kind, hot, spacing):
     assert (np.abs(far).max(axis=2).min(axis=1) <= 4).all()
 
 
+def in_air(kind=np.int16, sides=(64, 64, 64)):
+    """A bright ball in faint noise, whose corners an oblique field of view leaves out; and where these are."""
+    axes = np.meshgrid(*(np.arange(side) - side / 2 for side in sides), indexing="ij", sparse=True)
+    array = np.random.default_rng(0).uniform(0, 20, sides) + 900 * (sum(axis**2 for axis in axes) < 22**2)
+    return array.astype(kind), np.abs(axes[0] + axes[1]) + np.abs(axes[2]) > 60
+
+
+@pytest.mark.parametrize(
+    "kind, fill",
+    [(np.int16, -1000), (np.int16, -32768), (np.float32, -1e5), (np.uint16, 65535), (np.int16, 32767)],
+)
+def test_what_fills_the_outside_of_an_oblique_field_of_view_changes_nothing_inside(kind, fill):
+    array, outside = in_air(kind)
+    expected = prepared(np.where(outside, 0, array).astype(kind))
+    np.testing.assert_allclose(prepared(np.where(outside, fill, array).astype(kind)), expected, atol=0.02)
+
+
+def test_a_fill_that_was_resampled_again_counts_as_air_with_its_mixtures():
+    array, outside = in_air()
+    smoothed = [
+        sitk.GetArrayFromImage(
+            sitk.SmoothingRecursiveGaussian(
+                sitk.GetImageFromArray(np.where(outside, fill, array).astype(np.float32)), 0.4
+            )
+        )
+        for fill in (0, -1000)
+    ]
+    expected, found = (prepared(np.where(outside, fill, each)) for fill, each in zip((0, -1000), smoothed))
+    inside = array > 500
+    np.testing.assert_allclose(found[inside], expected[inside], atol=0.05)
+
+
+@pytest.mark.parametrize("fill", [-1000, -32768, -3024])
+def test_a_fill_makes_no_ct_of_a_scan_nor_a_scan_of_a_ct(fill):
+    array, outside = in_air()
+    scan, ct = (
+        sitk.GetImageFromArray(np.where(outside, fill, each).astype(np.int16)) for each in (array, array - 1000)
+    )
+    for image, words in ((scan, "choose a T1-weighted scan of a whole head"), (ct, "those of a CT")):
+        image.SetSpacing((2, 2, 2))
+        assert words in no_brain.why_none(image, sitk.GetArrayFromImage(conform(image)))
+
+
 @pytest.mark.parametrize("spacing, size", [(0.4, (200, 240, 190)), (6.0, (14, 16, 13))])
 def test_very_fine_and_very_coarse_voxels(network, spacing, size):
     image = phantom(centred(np.eye(3) * spacing, size), size)
