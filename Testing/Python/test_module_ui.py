@@ -628,6 +628,19 @@ def test_apply_is_enabled_exactly_when_it_can_work(widget):
     assert not ui.applyButton.enabled and "has no voxels" in ui.applyButton.toolTip
 
 
+def test_a_doubt_about_a_volume_stands_beside_it(widget, monkeypatch):
+    from SEBrainSegLib import scene
+
+    widget.parameterNode.volume = volume()
+    label = widget.ui.doubtLabel
+    assert label.isHidden()
+    monkeypatch.setattr(scene, "doubt", lambda node: "Left and right may be exchanged.")
+    widget.update()
+    assert not label.isHidden() and label.text == "Left and right may be exchanged." and widget.ui.applyButton.enabled
+    widget.parameterNode.volume = None
+    assert label.isHidden()
+
+
 def test_a_loaded_volume_is_chosen_on_entering(widget):
     node = volume()
     widget.exit()

@@ -403,3 +403,43 @@ def test_labels_of_a_volume_that_changed_are_not_shown(scene):
     with pytest.raises(SEBrainSegError, match="removed"):
         scene_of_slicer.add_segmentation(volume, result_of(labels))
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
+
+
+def loaded(scene, path):
+    """A volume node that was loaded as Slicer loads one."""
+    node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "T1")
+    storage = scene.AddNewNodeByClass("vtkMRMLVolumeArchetypeStorageNode")
+    storage.SetFileName(str(path))
+    assert storage.ReadData(node)
+    node.SetAndObserveStorageNodeID(storage.GetID())
+    return node
+
+
+@pytest.mark.parametrize("kind", ["codes 0", "Analyze", "negative spacing", "GIPL", "NRRD without space"])
+def test_a_volume_whose_file_leaves_open_how_the_head_lies_is_doubted_until_somebody_turns_it(scene, tmp_path, kind):
+    from test_orientation import UNKNOWN
+
+    name, write = UNKNOWN[kind]
+    write(tmp_path / name, np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
+    node = loaded(scene, tmp_path / name)
+    assert "left and right may be exchanged" in scene_of_slicer.doubt(node)
+    assert not scene_of_slicer.problem(node)
+    directions = np.diag((1.0, -1.0, 1.0))
+    node.SetIJKToRASDirections(*directions.ravel())
+    assert scene_of_slicer.doubt(node) == ""
+
+
+def test_a_volume_whose_file_says_it_or_has_gone_is_not_doubted(scene, tmp_path):
+    from test_orientation import UNKNOWN
+
+    assert scene_of_slicer.doubt(None) == "" and scene_of_slicer.doubt(volume_node(scene)) == ""
+    image = sitk.GetImageFromArray(np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
+    sitk.WriteImage(image, str(tmp_path / "stated.nii"))
+    sitk.WriteImage(image, str(tmp_path / "stated.nrrd"))
+    for name in ("stated.nii", "stated.nrrd"):
+        assert scene_of_slicer.doubt(loaded(scene, tmp_path / name)) == ""
+    name, write = UNKNOWN["codes 0"]
+    write(tmp_path / name, sitk.GetArrayFromImage(image))
+    node = loaded(scene, tmp_path / name)
+    (tmp_path / name).unlink()
+    assert scene_of_slicer.doubt(node) == ""
