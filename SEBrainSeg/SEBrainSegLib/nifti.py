@@ -41,10 +41,10 @@ def header_of(path):
         beside = [path.with_name(path.name[: path.name.lower().rindex(".img")] + end) for end in (".hdr", ".hdr.gz")]
         path = next((each for each in beside if each.exists()), path)
     with nibabel.openers.Opener(path) as file:
-        start = file.read(4)
-        file.seek(0)
-        is_second = 540 in (int.from_bytes(start, order) for order in ("little", "big"))
-        return (nibabel.Nifti2Header if is_second else nibabel.Nifti1Header).from_fileobj(file, check=False)
+        start = file.read(nibabel.Nifti2Header.sizeof_hdr)
+    is_second = nibabel.Nifti2Header.sizeof_hdr in (int.from_bytes(start[:4], order) for order in ("little", "big"))
+    kind = nibabel.Nifti2Header if is_second else nibabel.Nifti1Header
+    return kind(start[: kind.sizeof_hdr], check=False)
 
 
 def keep(image, header):
@@ -55,8 +55,6 @@ def keep(image, header):
         image.SetMetaData(name, repr(float(value)))
     for name in ROWS:
         image.SetMetaData(name, " ".join(repr(float(value)) for value in header[name]))
-    for number, side in enumerate(header["dim"]):
-        image.SetMetaData(f"dim[{number}]", str(int(side)))
 
 
 def number(fields, name):

@@ -415,7 +415,9 @@ def loaded(scene, path):
     return node
 
 
-@pytest.mark.parametrize("kind", ["codes 0", "Analyze", "negative spacing", "GIPL", "NRRD without space"])
+@pytest.mark.parametrize(
+    "kind", ["codes 0", "Analyze", "negative spacing", "MetaImage without axes", "NRRD without space"]
+)
 def test_a_volume_whose_file_leaves_open_how_the_head_lies_is_doubted_until_somebody_turns_it(scene, tmp_path, kind):
     from test_orientation import UNKNOWN
 
