@@ -51,6 +51,9 @@ def keep(image, header):
     """Leave a header of nibabel in the metadata of an image, in all its digits."""
     values = {name: header[name] for name in NUMBERS if not name.startswith("pixdim")}
     values.update({f"pixdim[{number}]": header["pixdim"][number] for number in range(4)})
+    if not header["magic"].item().startswith(b"n"):
+        # Analyze, which has something else in these places.
+        values.update(dict.fromkeys(("qform_code", "sform_code", "xyzt_units", "nifti_type"), 0))
     for name, value in values.items():
         image.SetMetaData(name, repr(float(value)))
     for name in ROWS:
@@ -105,6 +108,8 @@ def apart(affine, other, size):
 
 def problem(fields):
     """Return why a header leaves open which way the head lies, or ``""``."""
+    if "nifti_type" in fields and number(fields, "nifti_type") == 0:
+        return "The file is Analyze's, which does not say which way the head lies"
     first, second, sides = qform(fields), sform(fields), spacing(fields)
     size = " x ".join(f"{side:g}" for side in sides)
     if first is None and second is None:

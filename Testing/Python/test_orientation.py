@@ -62,6 +62,14 @@ def analyze(path, voxels):
     nibabel.save(nibabel.AnalyzeImage(voxels, HEAD), path)
 
 
+def analyze_of_spm(path, voxels):
+    """With the origin of SPM, which stands where NIfTI has its codes."""
+    analyze(path, voxels)
+    content = bytearray(path.read_bytes())
+    content[253:259] = struct.pack("<3h", 257, 258, 259)
+    path.write_bytes(content)
+
+
 def by_sitk(path, voxels):
     image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
     sitk.WriteImage(image, str(path))
@@ -118,6 +126,7 @@ UNKNOWN = {
     "NIfTI-2 with codes 0": ("a.nii", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti2Image)),
     "pair with codes 0": ("a.hdr", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti1Pair)),
     "Analyze": ("a.hdr", analyze),
+    "Analyze of SPM": ("a.hdr", analyze_of_spm),
     "negative spacing": ("a.nii", negative),
     "qform against sform": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, MIRRORED)),
     "qfac against sform": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, HEAD, pixdim=[-1, *[1] * 7])),
