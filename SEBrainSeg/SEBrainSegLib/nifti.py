@@ -113,7 +113,7 @@ def problem(fields):
     first, second, sides = qform(fields), sform(fields), spacing(fields)
     size = " x ".join(f"{side:g}" for side in sides)
     if first is None and second is None:
-        return "The header does not say which way the head lies (its qform and sform have the code 0)"
+        return "The header does not say which way the head lies (it has neither a valid qform nor a valid sform)"
     if (sides < 0).any():
         return f"The header contradicts itself: its voxels are {size} mm, less than nothing"
     if first is not None and second is not None and np.linalg.det(first[:3, :3]) * np.linalg.det(second[:3, :3]) < 0:

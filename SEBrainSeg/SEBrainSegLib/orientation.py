@@ -14,8 +14,8 @@ from .errors import SEBrainSegError
 # What the readers leave in an image's metadata: why its orientation is not known, and what to tell a user besides.
 UNSTATED, NOTE = "SEBrainSeg.Unstated", "SEBrainSeg.Note"
 
-# Formats whose files always state an orientation; of those in CHECKED it is to be seen in the file. All others that
-# SimpleITK reads (Analyze, GIPL, VTK, TIFF, MRC, ...) hold none.
+# Formats whose files always state an orientation. Of NIfTI, NRRD, MetaImage and DICOM it is to be seen in the file; all
+# others that SimpleITK reads (GIPL, VTK, TIFF, MRC, ...) hold none.
 STATING = ("HDF5ImageIO", "MINCImageIO", "Bruker2dseqImageIO", "GE4ImageIO", "GE5ImageIO")
 ANATOMICAL = re.compile(
     rb"^space:\s*((left|right)-(anterior|posterior)-(superior|inferior)(-time)?|[RL][AP][SI]T?)\s*$", re.I | re.M

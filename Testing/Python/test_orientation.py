@@ -123,6 +123,7 @@ UNKNOWN = {
         "a.nii",
         lambda path, voxels: saved(path, voxels, HEAD, HEAD, qform_code=-1, sform_code=-1),
     ),
+    "no rotation": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, quatern_b=0.9, quatern_c=0.9)),
     "NIfTI-2 with codes 0": ("a.nii", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti2Image)),
     "pair with codes 0": ("a.hdr", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti1Pair)),
     "Analyze": ("a.hdr", analyze),
