@@ -113,9 +113,9 @@ def doubt(volume):
     if not np.allclose(right_handed(volume)[:3, :3], axes, atol=MOVED):
         return ""
     return _(
-        "The file of '{name}' does not say which way the head lies, or contradicts itself: left and right may be "
-        "exchanged. Check the letters in the slice views, and turn it with the module Transforms if they are wrong."
-    ).format(name=volume.GetName())
+        "Its file does not say for certain which way the head lies: left and right may be exchanged. "
+        "If you know better, turn it with the module Transforms and harden that."
+    )
 
 
 @functools.lru_cache(maxsize=32)
