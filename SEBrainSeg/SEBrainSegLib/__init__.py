@@ -4,9 +4,9 @@
 :mod:`.segmentation`.
 """
 
-from .errors import Cancelled, SEBrainSegError
+from .errors import Cancelled, SEBrainSegError, UnlikelyError
 
-__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "segment"]
+__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "UnlikelyError", "segment"]
 
 
 def __getattr__(name):
