@@ -29,7 +29,9 @@ LEAST_CONFIDENCE = 0.8  # mean over what is labelled; in scans it is 0.87 to 0.9
 EVERY = 4  # voxels, of which one tells whether there is tissue
 TISSUE = 0.1  # of bright tissue; air is darker
 NEAR = 3  # such voxels around the place of a structure
-CUT = 0.05  # of a face of the cube that has the structure's volume
+# A structure is cut off where its face at the scan's edge is larger than this share of that of the cube of its volume,
+# and than this share of its section one plane further in.
+CUT, SAME = 0.05, 0.7
 
 LARGE = ("Cerebral White Matter", "Cerebral Cortex", "Cerebellar Cortex", "Cerebellar White Matter", "Thalamus")
 LARGE = (*LARGE, "Brain Stem")
@@ -262,11 +264,14 @@ def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]
     """
     voxels, spacing = sitk.GetArrayViewFromImage(labels), labels.GetSpacing()[::-1]
     counts = np.bincount(voxels.ravel())
-    faces = np.zeros(len(counts))
+    limits = CUT * (counts * np.prod(spacing)) ** (2 / 3)
+    cut = np.zeros(len(counts), bool)
     for axis in range(voxels.ndim):
         area = np.prod(spacing) / spacing[axis]
-        for end in (0, -1):
-            faces += area * np.bincount(np.take(voxels, end, axis=axis).ravel(), minlength=len(counts))
-    # A brain that just touches the edge ends there; one that is cut has a face there.
-    limits = CUT * (counts * np.prod(spacing)) ** (2 / 3)
-    return tuple(each.label for each in table if each.label < len(counts) and faces[each.label] > limits[each.label])
+        for ends in ((0, 1), (-1, -2)):
+            face, next_one = (
+                area * np.bincount(np.take(voxels, end, axis=axis).ravel(), minlength=len(counts)) for end in ends
+            )
+            # What just touches the edge ends there, and is much smaller than one plane further in.
+            cut |= (face > limits) & (face > SAME * next_one)
+    return tuple(each.label for each in table if each.label < len(counts) and cut[each.label])

@@ -4,7 +4,7 @@
 :mod:`.handover`. It tells how it goes in lines of JSON on stdout, one of
 
 - ``{"progress": 0.3, "message": "..."}``,
-- ``{"error": "...", "unlikely": false}``, one sentence and whether a job that accepts unlikely results would do,
+- ``{"error": "..."}``, one sentence, with ``"unlikely": true`` if a job that accepts unlikely results would do,
   followed by exit status 1,
 - ``{"segmentations": [...]}``, followed by exit status 0.
 
@@ -111,7 +111,7 @@ def main(argv=None):
     try:
         segment(parser().parse_args(argv).folder, tell)
     except SEBrainSegError as error:
-        tell(error=str(error), unlikely=isinstance(error, UnlikelyError))
+        tell(error=str(error), **{"unlikely": True} if isinstance(error, UnlikelyError) else {})
         return 1
     except Exception as error:
         traceback.print_exc()

@@ -37,7 +37,7 @@ class Kidneys(torch.nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def network(monkeypatch):
+def network(monkeypatch, any_result):
     """A bundled network of every view; returns the protocols that were asked for."""
     protocols = []
 

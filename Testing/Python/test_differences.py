@@ -98,7 +98,7 @@ def test_rows_of_the_table(monkeypatch):
     assert [hippocampus[name] for name in ("structure", "left_ml", "right_ml", "total_ml")] == ["Hippocampus", 3, 1, 4]
     assert hippocampus["asymmetry_percent"] == pytest.approx(100)  # 2 ml of a mean of 2
     assert hippocampus["confidence"] == pytest.approx((3 * 0.9 + 0.5) / 4)
-    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", 0.7, ""]
+    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", "", 0.7, ""]
     assert volumes.texts(hippocampus)["asymmetry_percent"] == "100.0"
 
 

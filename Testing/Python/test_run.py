@@ -18,7 +18,7 @@ SIZE = (80, 96, 76)
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(monkeypatch, any_result):
     stand_in = ByIntensity()
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     monkeypatch.setattr(bundled, "names", lambda: [f"unet-{se}-{view}" for se in ("none", "scse") for view in VIEWS])
