@@ -30,8 +30,8 @@ EVERY = 4  # voxels, of which one tells whether there is tissue
 TISSUE = 0.1  # of bright tissue; air is darker
 NEAR = 3  # such voxels around the place of a structure
 # A structure is cut off where its face at the scan's edge is larger than this share of that of the cube of its volume,
-# and than this share of its section one plane further in.
-CUT, SAME = 0.05, 0.7
+# and than this share of its section a millimetre further in.
+CUT, SAME = 0.05, 0.75
 
 LARGE = ("Cerebral White Matter", "Cerebral Cortex", "Cerebellar Cortex", "Cerebellar White Matter", "Thalamus")
 LARGE = (*LARGE, "Brain Stem")
@@ -267,11 +267,13 @@ def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]
     limits = CUT * (counts * np.prod(spacing)) ** (2 / 3)
     cut = np.zeros(len(counts), bool)
     for axis in range(voxels.ndim):
+        # The outermost millimetre may have no labels, as it lies between two planes of the conformed volume.
+        depth = min(int(np.ceil(1 / spacing[axis])), (voxels.shape[axis] - 1) // 2)
         area = np.prod(spacing) / spacing[axis]
-        for ends in ((0, 1), (-1, -2)):
-            face, next_one = (
-                area * np.bincount(np.take(voxels, end, axis=axis).ravel(), minlength=len(counts)) for end in ends
+        for planes in ((depth, 2 * depth), (-1 - depth, -1 - 2 * depth)):
+            face, within = (
+                area * np.bincount(np.take(voxels, plane, axis=axis).ravel(), minlength=len(counts)) for plane in planes
             )
-            # What just touches the edge ends there, and is much smaller than one plane further in.
-            cut |= (face > limits) & (face > SAME * next_one)
+            # What just touches the edge ends there, and is much smaller than a little further in.
+            cut |= (face > limits) & (face > SAME * within)
     return tuple(each.label for each in table if each.label < len(counts) and cut[each.label])

@@ -57,6 +57,11 @@ def row(name, sides, segmentation, notes):
     return dict(zip(COLUMNS, (name, left, right, total, cut, asymmetry, confidence, "; ".join(texts))))
 
 
+def remark_lines(segmentation):
+    """Return the remarks of the table of a segmentation, a text for each row that has one."""
+    return [f"{row['structure']}: {row['remark']}" for row in rows(segmentation) if row["remark"]]
+
+
 def texts(row):
     """Return a row of :func:`rows` as text: ml and confidences with three digits, percent with one."""
     digits = {"asymmetry_percent": 1}

@@ -353,7 +353,9 @@ class Silent:
         sitk.WriteImage(image, str(self.folder / "0-labels.nrrd"))
         row = {"images": ["labels"], "device": "mps", "seconds": 1, "parameters": {}, "structures": []}
         said = {"doubt": "", "cut_off": []}
-        self.on_output(json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **said, **fields}]}).encode())
+        self.on_output(
+            json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **said, **fields}]}).encode()
+        )
 
     def kill(self):
         self.on_output(b'{"progress": 0.9, "message": "late"}\n{"error": "late"}\n')
