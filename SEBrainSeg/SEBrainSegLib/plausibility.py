@@ -35,7 +35,7 @@ CUT, SAME = 0.05, 0.75
 
 LARGE = ("Cerebral White Matter", "Cerebral Cortex", "Cerebellar Cortex", "Cerebellar White Matter", "Thalamus")
 LARGE = (*LARGE, "Brain Stem")
-CHECK = "check that it is T1-weighted and that its header does not turn the head"
+CHECK = "check that it is T1-weighted and that its header does not turn the head upside down, backwards or on its side"
 # What lies where, seen from what: mm towards superior and anterior in the scans at hand, and names for it.
 PLACES = (
     (("Cerebellar Cortex", "Cerebellar White Matter"), ("Thalamus",), (-41, -38)),
@@ -169,8 +169,8 @@ def misplaced(name: str, other: str, up: float, ahead: float, expected_up: float
             amiss.append(positive if found > 0 else negative)
     verb = "lie" if name.endswith("nuclei") else "lies"
     return (
-        f"What was found does not lie as in a person: the {name} {verb} {' and '.join(amiss) or 'beside'} the {other}, "
-        f"as in a head that is backwards, upside down or on its side; {CHECK}."
+        f"What was found does not lie as in a person: the {name} {verb} {' and '.join(amiss) or 'beside'} the {other}; "
+        f"{CHECK}."
     )
 
 

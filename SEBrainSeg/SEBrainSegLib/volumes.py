@@ -51,6 +51,8 @@ def row(name, sides, segmentation, notes):
     weight = sum(volume for _, volume in known)
     confidence = sum(value * volume for value, volume in known) / weight if weight else ""
     texts = [f"{side}: {notes[label]}" if side else notes[label] for side, label in sides.items() if label in notes]
+    if len(texts) == 2 and len({notes[label] for label in sides.values()}) == 1:
+        texts = [f"left and right: {next(notes[label] for label in sides.values())}"]
     if {"left", "right"} <= set(sides):
         texts += filter(None, [asymmetry_remark(segmentation, sides["left"], sides["right"])])
     cut = " and ".join(side or "yes" for side, label in sides.items() if label in segmentation.cut_off)
