@@ -189,7 +189,7 @@ def run_choice(image, job, parameters, prepared, step):
             if not total:
                 raise SEBrainSegError(few)
             doubt = doubt or few
-        doubt = doubt or plausibility.why_unlikely(conformed, array, volumes, sureness.mean, parameters.protocol)
+        doubt = doubt or plausibility.why_unlikely(conformed, array, volumes, sureness.mean, parameters)
         refuse_unlikely(doubt, job)
     confidence, confidences = None, {}
     if job.confidence:

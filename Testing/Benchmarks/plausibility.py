@@ -22,7 +22,7 @@ import SimpleITK as sitk
 
 from scores import read
 from SEBrainSegLib import SEBrainSegError, plausibility, segment
-from SEBrainSegLib.parameters import Protocol, values
+from SEBrainSegLib.parameters import Parameters, Protocol, values
 
 TABLE = Path(__file__).resolve().parents[1] / "plausibility.md"
 PLAIN = "as it is"
@@ -123,7 +123,9 @@ class Evidence(NamedTuple):
             return self.doubt
         array = np.zeros(self.labels.shape, np.float32)
         array[:: plausibility.EVERY, :: plausibility.EVERY, :: plausibility.EVERY] = self.tissue
-        return plausibility.why_unlikely(self.labels, array, self.volumes, self.confidence, protocol)
+        return plausibility.why_unlikely(
+            self.labels, array, self.volumes, self.confidence, Parameters(protocol=protocol)
+        )
 
 
 def upright(image: sitk.Image) -> sitk.Image:

@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 
 from SEBrainSegLib import plausibility
+from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.structures import structures
 
 # Where structures of the right lie in a person, roughly: mm up, ahead and right of between the thalami, and the radii
@@ -60,8 +61,8 @@ def volumes_of(labels):
     return {structure.label: counts[structure.label] / 1000 for structure in structures()}
 
 
-def why(labels, head=HEAD, confidence=0.92):
-    return plausibility.why_unlikely(labels, head, volumes_of(labels), confidence, "freesurfer")
+def why(labels, head=HEAD, confidence=0.92, **chosen):
+    return plausibility.why_unlikely(labels, head, volumes_of(labels), confidence, Parameters(**chosen))
 
 
 def without(*labels):
@@ -144,6 +145,9 @@ def test_little_brain_in_a_large_head_is_refused():
 def test_a_network_that_is_unsure_of_most_is_refused():
     assert "mean confidence 0.55" in why(LABELS, confidence=0.55)
     assert why(LABELS, confidence=None) == ""
+    # DenseNets are less sure by nature, and of a user's network nobody knows.
+    assert "unsure" in why(LABELS, confidence=0.77) and why(LABELS, confidence=0.77, architecture="densenet") == ""
+    assert why(LABELS, confidence=0.55, model="mine") == ""
 
 
 def image_of(array, spacing=(1.0, 1.0, 1.0)):
