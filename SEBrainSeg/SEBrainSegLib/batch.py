@@ -14,6 +14,8 @@ from .reading import read
 from .results import check_writable, refuse_existing, stem, write_results
 from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, remarks_in, row_of, update, volumes_in
 
+TOLD = 8  # remarks on a scan that are printed; all stand in its table
+
 
 @dataclass(frozen=True)
 class Work:
@@ -200,7 +202,9 @@ class Batch:
             found, count = sum(ml > 0 for ml in volumes.values()), len(volumes)
             counted = f"{count} structures" if found == count else f"{found} of {count} structures"
             text = f"{sum(volumes.values()):.1f} ml in {counted} -> {scan.segmentation}"
-            self.told("\n    ".join([f"{self.counted()}{scan.name}: {text}{self.time_left()}", *remarks]), False)
+            more = [f"... and {len(remarks) - TOLD} more, in the table"] if len(remarks) > TOLD else []
+            lines = [f"{self.counted()}{scan.name}: {text}{self.time_left()}", *remarks[:TOLD], *more]
+            self.told("\n    ".join(lines), False)
             self.refuse_rivals(scan)
         self.keep()
         return following
