@@ -55,7 +55,7 @@ def ranges():
         (row["protocol"], int(row["label"])): Range(
             int(row["scans"]),
             *(float(row[name]) if row[name] else None for name in names),
-            tuple(float(row[name]) for name in ("superior_mm", "anterior_mm", "right_mm")),
+            tuple(float(row[name]) for name in ("superior_mm", "anterior_mm", "right_mm") if row[name]),
         )
         for row in rows
     }

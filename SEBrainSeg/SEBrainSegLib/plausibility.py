@@ -23,6 +23,7 @@ LEAST_DISTANCE = 8  # mm from which it is told that a structure lies on the wron
 LEAST_VOLUME = 0.5  # ml of a structure whose place says something
 MISSING = 0.1  # of the volume that is expected of a structure
 MOST_MISSING = 1  # of the large structures
+SMALLER_SIDE = 0.3  # of a structure's other one, for its place to say something
 SMALLER_HEMISPHERE = 0.5  # of the larger one
 SMALLEST_BRAIN = 500.0  # ml in a head of a grown-up's size
 GROWN_UP = 120.0  # mm along every axis
@@ -143,14 +144,24 @@ def why_misplaced(places: dict[int, np.ndarray], volumes: dict[int, float]) -> s
         here, there = (middle(places, volumes, labels_named(*each)) for each in (names, others))
         if here is not None and there is not None and off(here - there, (up, ahead, 0)):
             return misplaced(names[0], others[0], *(here - there)[:2], up, ahead)
-    pairs = pairs_of_labels()
-    across = [places[right] - places[left] for left, right in pairs if left in places and right in places]
+    # Of the half of a head, what is said of the other side is a rim of nothing that counts.
+    pairs = [
+        (left, right)
+        for left, right in pairs_of_labels()
+        if left in places and right in places and alike(volumes[left], volumes[right])
+    ]
+    across = [places[right] - places[left] for left, right in pairs]
     if across and off(np.mean(across, axis=0), (0, 0, 1)):
         return (
             "What was found does not lie as in a person: structures of the left are not on the left of those of the "
             f"right; {CHECK}."
         )
     return ""
+
+
+def alike(ml: float, other: float) -> bool:
+    """Whether the volumes of two sides are of one order."""
+    return min(ml, other) > SMALLER_SIDE * max(ml, other)
 
 
 def off(found: np.ndarray, expected: tuple[float, float, float]) -> bool:

@@ -44,6 +44,9 @@ def asymmetry_of(structure, found):
     if len(pair) < 2:
         return "", ""
     ml = np.array([[each.volumes[side.label] for side in pair] for each in found])
+    ml = ml[ml.sum(axis=1) > 0]
+    if len(ml) < 2:
+        return "", ""
     percent = 200 * (ml[:, 0] - ml[:, 1]) / ml.sum(axis=1)
     return f"{percent.mean():.1f}", f"{percent.std(ddof=1):.1f}"
 
@@ -72,10 +75,11 @@ def rows_of(protocol, found):
         shares = [each.volumes[structure.label] / total for each, total in zip(found, totals)]
         confidences = [each.confidences[structure.label] for each in found if structure.label in each.confidences]
         numbers = min(shares), max(shares), min(confidences, default=0.0)
-        place = np.mean([each[structure.label] for each in places if structure.label in each], axis=0)
+        there = [each[structure.label] for each in places if structure.label in each]
+        place = [f"{mm:.1f}" for mm in np.mean(there, axis=0)] if there else ["", "", ""]
         yield (
             *(protocol, structure.label, structure.name, len(found), *(f"{number:.5f}" for number in numbers)),
-            *(*asymmetry_of(structure, found), *(f"{mm:.1f}" for mm in place)),
+            *(*asymmetry_of(structure, found), *place),
         )
 
 

@@ -24,6 +24,7 @@ import comparison  # noqa: E402
 import crossvalidation  # noqa: E402
 import expectations  # noqa: E402
 import facts  # noqa: E402
+import plausibility  # noqa: E402
 import scores  # noqa: E402
 import trainings  # noqa: E402
 
@@ -604,6 +605,33 @@ def test_expectations_are_the_extremes_of_the_scans(folder, tmp_path, monkeypatc
     # Asymmetries of 133 and 100 percent; mm seen from the middle between the thalami.
     assert white[0] == "2" and [float(value) for value in white[1:]] == [0.75, 0.75, 0.8, 116.7, 23.6, 4, 5, -2]
     assert stem[4:6] == ["", ""] and [float(value) for value in stem[1:4] + stem[6:]] == [0.0, 0.1, 0.7, -2, -2, 0]
+
+
+def test_the_table_of_both_errors_counts_what_is_refused_of_every_kind(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plausibility, "TRIED", {"anna": ("backwards", "label map"), "bert": ("backwards",)})
+    images = []
+
+    def found_in(image, protocol):
+        images.append(image)
+        doubt = "It is backwards; turn it." if len(images) in (2, 3) else ""
+        empty = np.zeros((8, 8, 8), np.uint8), np.zeros((2, 2, 2), bool)
+        return plausibility.Evidence(*empty, {}, 0.8 + len(images) / 100, doubt)
+
+    monkeypatch.setattr(plausibility, "found_in", found_in)
+    arguments = [str(folder), "--file", str(tmp_path / "table.md"), "--cache", str(tmp_path / "cache")]
+    assert plausibility.main(arguments) == 0
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert cells(text, "as it is") == ["as it is", "2", "0", "0.81 to 0.84", "", ""]
+    assert cells(text, "backwards") == ["backwards", "2", "1", "0.82 to 0.85", "", "It is backwards"]
+    assert cells(text, "label map") == ["label map", "1", "1", "0.83 to 0.83", "", "It is backwards"]
+    # What was backwards is, and is not looked at anew.
+    plain, backwards, labels = (sitk.GetArrayFromImage(sitk.DICOMOrient(each, "RAS")) for each in images[:3])
+    np.testing.assert_allclose(backwards, plain[:, ::-1, ::-1])
+    assert (labels == toy_truth()).all() or set(np.unique(labels)) == set(np.unique(toy_truth()))
+    assert plausibility.main(arguments) == 0 and len(images) == 5
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text
+    assert plausibility.main([str(tmp_path), "--file", str(tmp_path / "table.md")]) == 2
+    assert "no such scans" in capsys.readouterr().err
 
 
 def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path):

@@ -120,6 +120,9 @@ def test_a_hemisphere_that_the_scan_shows_but_nothing_was_found_in_is_refused():
     assert why(without(*LEFT.values()), dark) == ""
     half = np.ascontiguousarray(without(*LEFT.values())[..., THALAMI[2] - 5 :])
     assert why(half, HEAD[..., THALAMI[2] - 5 :]) == ""
+    # Nor does a rim of it that is taken for white matter of the other side, wherever it lies.
+    half[100:110, 90:110, 40:46] = 2
+    assert why(half, HEAD[..., THALAMI[2] - 5 :]) == ""
 
 
 def test_large_structures_that_the_scan_shows_must_be_found():
