@@ -28,7 +28,7 @@ SMALLER_HEMISPHERE = 0.5  # of the larger one
 SMALLEST_BRAIN = 500.0  # ml in a head of a grown-up's size
 GROWN_UP = 120.0  # mm along every axis
 # Mean over what is labelled. In scans, thick slices and noise included, it was at least 0.87 of coronal and 0.82 of
-# sagittal U-Nets, 0.83 of SD-Nets and 0.78 of DenseNets; in other sequences made from T1 up to 0.76, 0.72, 0.80 and 0.80.
+# sagittal U-Nets, 0.83 of SD-Nets and 0.78 of DenseNets; in sequences made from T1 at most 0.77, 0.72, 0.80 and 0.80.
 LEAST_CONFIDENCE = {"unet": 0.78, "sdnet": 0.78, "densenet": 0.75}
 EVERY = 4  # voxels, of which one tells whether there is tissue
 TISSUE = 0.1  # of bright tissue; air is darker
