@@ -26,6 +26,7 @@ MOST_MISSING = 1  # of the large structures
 SMALLER_SIDE = 0.3  # of a structure's other one, for its place to say something
 SMALLER_HEMISPHERE = 0.5  # of the larger one
 SMALLEST_BRAIN = 500.0  # ml in a head of a grown-up's size
+LARGEST_BRAIN = 2500.0  # ml, ventricles included
 GROWN_UP = 120.0  # mm along every axis
 # Mean over what is labelled. In scans, thick slices and noise included, it was at least 0.87 of coronal and 0.82 of
 # sagittal U-Nets, 0.83 of SD-Nets and 0.78 of DenseNets; in sequences made from T1 at most 0.77, 0.72, 0.80 and 0.80.
@@ -99,7 +100,7 @@ def why_unlikely(
     return (
         why_misplaced(places, volumes)
         or why_missing(places, tissue, volumes, parameters.protocol)
-        or why_small(tissue, volumes)
+        or why_size(tissue, volumes)
         or why_unsure(confidence, parameters)
         or why_unlike(volumes, parameters.protocol)
     )
@@ -249,9 +250,11 @@ def tissue_at(tissue: np.ndarray, place: np.ndarray) -> bool:
     return bool(tissue[tuple(map(slice, low, high))].mean() > 0.5)
 
 
-def why_small(tissue: np.ndarray, volumes: dict[int, float]) -> str:
-    """Return a sentence if there is little brain in a head of a grown-up's size; ``""`` if not."""
+def why_size(tissue: np.ndarray, volumes: dict[int, float]) -> str:
+    """Return a sentence if there is little brain in a head of a grown-up's size, or more than anyone has."""
     total = sum(volumes.values())
+    if total > LARGEST_BRAIN:
+        return f"{total:.0f} ml of brain were found, more than anyone has; check the voxel spacing in its header."
     sides = [
         EVERY * np.ptp(np.flatnonzero(tissue.mean(axis=tuple(other for other in range(3) if other != axis)) > 0.01))
         for axis in range(3)

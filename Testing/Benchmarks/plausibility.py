@@ -79,12 +79,13 @@ DEGRADED = (
     *CUTS,
     "without the occiput, filled with 0",
 )
-SIZES = {"voxels 0.7 times as large": 0.7, "voxels 1.4 times as large": 1.4}
+SMALLER, LARGER = "voxels 0.7 times as large", "voxels 1.4 times as large"
+SIZES = {SMALLER: 0.7, LARGER: 1.4}
 HALVES = ("left half without structure",)
 REAL = (PLAIN, *DEGRADED)
-NONSENSE = (*TURNS, *SEQUENCES, "label map", *HALVES)
-# Neither: what may come of it is to be known.
-OTHERS = (*SIZES,)
+NONSENSE = (*TURNS, *SEQUENCES, "label map", *HALVES, LARGER)
+# Neither: such a brain may be a child's.
+OTHERS = (SMALLER,)
 # What is tried with which scans; the others are segmented as they are.
 TRIED = {
     "philips": (*DEGRADED, "backwards", "upside down", "on its left side"),
@@ -331,7 +332,9 @@ def table(rows: list[tuple[str, str, Evidence]], kinds, protocol: str) -> str:
 TEXT = """# What is refused as unlikely to be right
 
 Written by `Testing/Benchmarks/plausibility.py` with the {protocol} protocol of the coronal U-Net with scSE, from
-{scans} scans. A real T1-weighted scan that is refused is an error, as is nonsense that is not.
+{scans} scans. A real T1-weighted scan that is refused is an error, as is nonsense that is not. The thresholds were
+chosen on these very images, so expect some of both elsewhere, and with other networks. Other sequences are made from T1
+and labels, as no real ones are at hand.
 `--accept-unlikely` shows what is refused all the same. **A head whose left and right are exchanged looks like any
 other: no check can see it**, and it is the file that must be right.
 

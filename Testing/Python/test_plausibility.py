@@ -145,6 +145,13 @@ def test_little_brain_in_a_large_head_is_refused():
     assert why(small, head) == ""
 
 
+def test_more_brain_than_anyone_has_is_refused():
+    """As of voxels that are said to be 1.4 times as long as they are."""
+    large = {label: 1.4**3 * ml for label, ml in volumes_of(LABELS).items()}
+    said = plausibility.why_unlikely(LABELS, HEAD, large, 0.92, Parameters())
+    assert "more than anyone has; check the voxel spacing" in said
+
+
 def test_a_network_that_is_unsure_of_most_is_refused():
     assert "mean confidence 0.55" in why(LABELS, confidence=0.55)
     assert why(LABELS, confidence=None) == ""
