@@ -198,6 +198,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.blockComboBox.currentIndexChanged.connect(self.onBlock)
         self.ui.applyButton.clicked.connect(self.onApply)
         self.ui.cancelButton.clicked.connect(self.onCancel)
+        self.ui.acceptButton.clicked.connect(self.onAccept)
         self.ui.sequenceButton.clicked.connect(self.onSequence)
         self.ui.compareButton.clicked.connect(self.onCompare)
         self.ui.mapsButton.clicked.connect(self.onMaps)
@@ -364,6 +365,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         buttons = (
             (self.ui.applyButton, state.apply),
             (self.ui.cancelButton, state.cancel),
+            (self.ui.acceptButton, state.accept),
             (self.ui.sequenceButton, state.sequence),
             (self.ui.compareButton, state.compare),
             (self.ui.mapsButton, state.maps),
@@ -373,6 +375,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             button.enabled = action.enabled
             button.toolTip = action.text
         self.ui.sequenceButton.visible = state.has_sequence
+        self.ui.acceptButton.visible = state.accept.enabled
         self.ui.selfTestButton.enabled = not state.busy
         self.ui.progressBar.visible = state.percent is not None
         self.ui.progressBar.value = state.percent or 0
@@ -462,6 +465,9 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onCancel(self, *_unused):
         self.presenter.cancel()
 
+    def onAccept(self, *_unused):
+        self.presenter.accept_unlikely()
+
     def onSequence(self, *_unused):
         self.presenter.segment_sequence()
 
@@ -512,6 +518,7 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         structures="",
         confidence=False,
         excitation="",
+        accept_unlikely=False,
     ):
         """Segment a T1-weighted head, or what a user-trained model is for, in this process.
 
@@ -531,19 +538,21 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
             confidence: whether to add a volume node of the winning softmax probability, too.
             excitation: a squeeze & excitation block, as in ``"decoder 1"``, whose maps to add, too: a volume node for
                 sSE, a plot for cSE, both for scSE.
+            accept_unlikely: whether to add a result that is unlikely to be right, too; the table of volumes says why.
 
         Returns:
             a new ``vtkMRMLSegmentationNode`` with a segment for every structure.
 
         Raises:
             SEBrainSegError: a choice or the volume cannot be used, or PyTorch is missing.
+            UnlikelyError: what was found is unlikely to be right; a ``SEBrainSegError``, too.
             Cancelled: ``cancelled()`` was true; nothing was created.
         """
         from SEBrainSegLib import scene, scene_maps
         from SEBrainSegLib.job import Job
 
         parameters = Parameters(architecture, se, view, device, protocol, model, structures)
-        job = Job((parameters,), confidence=confidence, excitation=excitation)
+        job = Job((parameters,), confidence=confidence, excitation=excitation, accept_unlikely=accept_unlikely)
         (found,), voxels = self.run(volumeNode, job, progress, cancelled)
         with scene.all_or_nothing(volumeNode):
             node = scene.add_segmentation(volumeNode, found, voxels)

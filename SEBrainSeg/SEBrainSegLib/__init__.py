@@ -4,9 +4,9 @@
 :mod:`.segmentation`. ``read(path)`` makes such an image of a file or a folder of DICOM; see :mod:`.reading`.
 """
 
-from .errors import Cancelled, SEBrainSegError
+from .errors import Cancelled, SEBrainSegError, UnlikelyError
 
-__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "read", "segment"]
+__all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "UnlikelyError", "read", "segment"]
 
 
 def __getattr__(name):

@@ -47,7 +47,7 @@ class BackgroundSegmentation:
         python: path of the Python interpreter of the child.
         progress: called with a fraction in [0, 1] and a message.
         finished: called with a tuple of :class:`~.segmentation.Segmentation`, one for every choice of the job.
-        failed: called with one sentence.
+        failed: called with one sentence, and with true if a job that accepts unlikely results would do.
         cancelled: called without arguments once a cancelled run is over.
 
     After :meth:`start`, exactly one of the last three is called, once; by then the run is over and may be started anew.
@@ -74,7 +74,7 @@ class BackgroundSegmentation:
         job.checked()
         self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
         self.unread, self.errors = b"", b""
-        self.error, self.rows, self.was_cancelled = "", None, False
+        self.error, self.unlikely, self.rows, self.was_cancelled = "", False, None, False
         try:
             sitk.WriteImage(image, str(self.folder / handover.VOLUME))
             (self.folder / handover.JOB).write_text(job.to_json(), encoding="utf-8")
@@ -114,6 +114,7 @@ class BackgroundSegmentation:
         if "progress" in fields:
             self.progress(float(fields["progress"]), str(fields.get("message", "")))
         self.error = str(fields.get("error", self.error))
+        self.unlikely = bool(fields.get("unlikely", self.unlikely))
         self.rows = fields.get("segmentations", self.rows)
 
     def on_errors(self, content):
@@ -139,7 +140,7 @@ class BackgroundSegmentation:
             self.finished(found)
         else:
             logging.error("SEBrainSeg's process: %s", self.errors.decode("utf-8", "replace") or "no messages")
-            self.failed(self.error or self.why_it_ended(status))
+            self.failed(self.error or self.why_it_ended(status), *[True] * self.unlikely)
 
     def why_it_ended(self, status):
         """One sentence for an end that the child did not explain."""

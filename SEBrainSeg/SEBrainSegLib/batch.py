@@ -7,13 +7,15 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Optional
 
-from .errors import SEBrainSegError
+from .errors import SEBrainSegError, UnlikelyError
 from .inputs import results_name
 from .orientation import notes
 from .parameters import Parameters
 from .reading import read
 from .results import check_writable, refuse_existing, stem, write_results
-from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, row_of, update, volumes_in
+from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, remarks_in, row_of, update, volumes_in
+
+TOLD = 8  # remarks on a scan that are printed; all stand in its table
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Work:
         overwrite: whether results that exist are replaced.
         orientation: that of scans whose files state none, as :func:`.reading.read` takes it.
         series: the DICOM series to read of a folder that holds several.
+        accept_unlikely: whether a result that is unlikely to be right is written all the same.
     """
 
     parameters: Parameters
@@ -33,6 +36,7 @@ class Work:
     overwrite: bool = False
     orientation: str = ""
     series: str = ""
+    accept_unlikely: bool = False
 
 
 class Outcome(NamedTuple):
@@ -69,7 +73,10 @@ def segment_scan(scan, work, progress=None, noted=None):
     check_writable(scan.table.parent)
     from .inference import segment  # torch takes seconds to import, a wrong file name should not
 
-    found = segment(image, progress=progress, confidence=work.confidence, **asdict(work.parameters))
+    chosen = asdict(work.parameters)
+    found = segment(
+        image, progress=progress, confidence=work.confidence, accept_unlikely=work.accept_unlikely, **chosen
+    )
     write_results(image, found, scan.paths, work.overwrite, scan.writers(work.parameters))
 
 
@@ -78,6 +85,8 @@ def attempt(scan, work, progress=None):
     began, reason, details, noted = time.monotonic(), "", "", []
     try:
         segment_scan(scan, work, progress, noted.extend)
+    except UnlikelyError as error:
+        reason = f"{error} To see the result all the same, add --accept-unlikely."
     except SEBrainSegError as error:
         reason = str(error)
     except Exception as error:  # whatever it was, the next scan has a right to be segmented
@@ -178,7 +187,8 @@ class Batch:
         self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {scan.segmentation}", False)
         if not known:
             try:
-                self.rows.append(row_of(scan, self.network, SKIPPED, volumes=volumes_in(scan.table)))
+                volumes, remarks = volumes_in(scan.table), remarks_in(scan.table)
+                self.rows.append(row_of(scan, self.network, SKIPPED, volumes=volumes, remarks=remarks))
             except SEBrainSegError as error:
                 self.rows.append(row_of(scan, self.network, SKIPPED, reason=str(error)))
         self.refuse_rivals(scan)
@@ -191,7 +201,7 @@ class Batch:
         try:
             if outcome.reason:
                 raise SEBrainSegError(outcome.reason)
-            volumes = volumes_in(scan.table)
+            volumes, remarks = volumes_in(scan.table), remarks_in(scan.table)
         except SEBrainSegError as error:
             self.fail(scan, outcome._replace(reason=str(error)))
             rivals = self.rivals[scan.table]
@@ -200,10 +210,15 @@ class Batch:
             self.finished += 1
             self.segmented += 1
             self.busy += outcome.seconds
-            self.rows.append(row_of(scan, self.network, SEGMENTED, outcome.seconds, volumes=volumes))
+            row = row_of(scan, self.network, SEGMENTED, outcome.seconds, volumes=volumes, remarks=remarks)
+            self.rows.append(row)
             self.keep()
-            found = f"{sum(volumes.values()):.1f} ml in {len(volumes)} structures -> {scan.segmentation}"
-            self.told(f"{self.counted()}{scan.name}: {found}{self.time_left()}", False)
+            found, count = sum(ml > 0 for ml in volumes.values()), len(volumes)
+            counted = f"{count} structures" if found == count else f"{found} of {count} structures"
+            text = f"{sum(volumes.values()):.1f} ml in {counted} -> {scan.segmentation}"
+            more = [f"... and {len(remarks) - TOLD} more, in the table"] if len(remarks) > TOLD else []
+            lines = [f"{self.counted()}{scan.name}: {text}{self.time_left()}", *remarks[:TOLD], *more]
+            self.told("\n    ".join(lines), False)
             self.refuse_rivals(scan)
         self.keep()
         return following

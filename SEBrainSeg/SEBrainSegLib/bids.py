@@ -47,7 +47,8 @@ class BidsScan(Scan):
 
     def writers(self, parameters):
         def write_metadata(image, found, path):
-            write_json(path, {**self.metadata(parameters), "Device": found.device})
+            doubt = {"Doubt": found.doubt} if found.doubt else {}
+            write_json(path, {**self.metadata(parameters), "Device": found.device, **doubt})
 
         return {
             "_dseg.seg.nrrd": WRITERS[".seg.nrrd"],

@@ -66,6 +66,9 @@ def parser():
     parser.add_argument(
         "--list", nargs=0, action=ListNetworks, help="only print the options of all networks that there are"
     )
+    parser.add_argument(
+        "--accept-unlikely", action="store_true", help="write a result that is unlikely to be right, too, with a remark"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument(
         "--jobs", metavar="N", type=whole, default=1, help="segment N scans at a time (default: %(default)s)"
@@ -202,7 +205,14 @@ def main(argv=None):
                 tell(f"{left_out} of the images are results of earlier runs and left out.", True)
         for argument, problem in problems.items():
             tell(f"{argument}: {problem}", True)
-        work = Work(parameters, chosen.confidence, chosen.overwrite or not single, orientation, chosen.series)
+        work = Work(
+            parameters,
+            chosen.confidence,
+            overwrite=chosen.overwrite or not single,
+            orientation=orientation,
+            series=chosen.series,
+            accept_unlikely=chosen.accept_unlikely,
+        )
         table = None if single or not scans else Path(folder) / summary.FILE
         batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
         batch.run(engine_of(chosen, single))

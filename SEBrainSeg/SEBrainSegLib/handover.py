@@ -36,6 +36,8 @@ def write(folder, segmentations):
             "structures": rows_of(each.structures),
             "volumes": list(each.volumes.items()),
             "confidences": list(each.confidences.items()),
+            "doubt": each.doubt,
+            "cut_off": each.cut_off,
         }
         if each.excitation:
             images[SPATIAL] = each.excitation.spatial
@@ -72,6 +74,8 @@ def read(folder, rows):
                 {int(label): float(value) for label, value in row["confidences"]},
                 images.get(CONFIDENCE),
                 excitation,
+                str(row["doubt"]),
+                tuple(int(label) for label in row["cut_off"]),
             )
         )
     return tuple(found)

@@ -10,8 +10,8 @@ import SimpleITK as sitk
 import torch
 from torch.nn import functional
 
-from . import devices, no_brain, user_models, zoo
-from .errors import Cancelled, SEBrainSegError
+from . import devices, no_brain, plausibility, user_models, zoo
+from .errors import Cancelled, SEBrainSegError, UnlikelyError
 from .excitation import Recorder
 from .job import Job
 from .networks import Unpooling
@@ -46,6 +46,7 @@ def segment(
     confidence=False,
     excitation="",
     orientation="",
+    accept_unlikely=False,
 ) -> Segmentation:
     """Segment 31 brain structures in a T1-weighted MR volume, or what a network of the user's was trained for.
 
@@ -68,17 +69,19 @@ def segment(
         excitation: name of the SE block whose excitation to tell, as in ``"decoder 4"``.
         orientation: three letters as in ``"RAS"``, towards where the axes of ``image`` run, if its file did not say it;
             see :mod:`.orientation`. The labels are on a grid of this orientation, then.
+        accept_unlikely: whether to return a result that is unlikely to be right, too; its ``doubt`` says why.
 
     Returns:
         the labels on the grid of ``image``, the volumes in ml, and what else was asked for.
 
     Raises:
         SEBrainSegError: the volume or a choice is unusable, or no brain was found; the message says what to do.
+        UnlikelyError: what was found is unlikely to be right, see :mod:`.plausibility`; a ``SEBrainSegError``, too.
         Cancelled: ``cancelled()`` was true.
     """
     parameters = Parameters(architecture, se, view, device, protocol, model, structures)
     image = settled(image, orientation, "The file")
-    return run(image, Job((parameters,), confidence, excitation), progress, cancelled)[0]
+    return run(image, Job((parameters,), confidence, excitation, accept_unlikely), progress, cancelled)[0]
 
 
 def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
@@ -111,7 +114,7 @@ def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
         except SEBrainSegError as error:
             if len(choices) == 1:
                 raise
-            raise SEBrainSegError(f"{parameters.title}: {error}") from None
+            raise type(error)(f"{parameters.title}: {error}") from None
     return tuple(found)
 
 
@@ -140,8 +143,11 @@ def run_choice(image, job, parameters, prepared, step):
     if needs not in prepared:
         prepared[needs] = prepare(image, *needs)
     grid, array = prepared[needs]
+    doubt = plausibility.why_no_scan(image) if brain else ""
+    refuse_unlikely(doubt, job)
     box = head_box(array) if brain else (slice(None),) * 3
     views = " and ".join(each.view for each in models)
+    sureness = Sureness()
 
     def batch_done(fraction):
         step(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {target}")
@@ -150,7 +156,7 @@ def run_choice(image, job, parameters, prepared, step):
         # To the device once, and the result back once.
         volume, within = torch.as_tensor(array[box]).to(device), box
         if brain:
-            part = brain_box(models[0], volume, device, lambda: batch_done(0.0))
+            part = brain_box(models[0], volume, device, lambda: batch_done(0.0), sureness)
             volume, within = volume[part], inside(box, part)
         return within, look(models, volume, device, batch_done, job.confidence, job.excitation)
 
@@ -181,15 +187,18 @@ def run_choice(image, job, parameters, prepared, step):
         classes = keep_largest(classes)
         classes = keep_pieces(part_sides(classes) if [each.view for each in models] == ["sagittal"] else classes)
     classes = whole(classes)
-    labels = on_grid_of(labels_of_classes(models[0].structures)[classes], grid, image)
+    conformed = labels_of_classes(models[0].structures)[classes]
+    labels = on_grid_of(conformed, grid, image)
     volumes = volumes_of(labels, models[0].structures)
-    if brain and sum(volumes.values()) < SMALLEST_BRAIN:
-        raise SEBrainSegError(
-            f"Only {sum(volumes.values()):.0f} ml of brain were found; {no_brain.why_none(image, array)}."
-        )
-    unlike = no_brain.why_unlike(volumes, parameters.protocol) if brain else ""
-    if unlike:
-        raise SEBrainSegError(unlike)
+    if brain:
+        total = sum(volumes.values())
+        if total < SMALLEST_BRAIN:
+            few = f"Only {total:.0f} ml of brain were found; {no_brain.why_none(image, array)}."
+            if not total:
+                raise SEBrainSegError(few)
+            doubt = doubt or few
+        doubt = doubt or plausibility.why_unlikely(conformed, array, volumes, sureness.mean, parameters)
+        refuse_unlikely(doubt, job)
     confidence, confidences = None, {}
     if job.confidence:
         confidence = whole(found.confidence)
@@ -208,11 +217,47 @@ def run_choice(image, job, parameters, prepared, step):
         labels = only(labels, kept)
         volumes = {structure.label: volumes[structure.label] for structure in kept}
     step(1.0, "Done")
-    seconds = time.monotonic() - started
-    return Segmentation(labels, volumes, str(target), kept, parameters, seconds, confidences, confidence, excitation)
+    return Segmentation(
+        labels,
+        volumes,
+        str(target),
+        kept,
+        parameters,
+        time.monotonic() - started,
+        confidences,
+        confidence,
+        excitation,
+        doubt,
+        plausibility.cut_off(labels, kept) if brain else (),
+    )
 
 
-def brain_box(model, array, device, batch_done):
+def refuse_unlikely(doubt, job):
+    """Raise :class:`UnlikelyError` if there is a doubt about the result, unless the job accepts it."""
+    if doubt and not job.accept_unlikely:
+        raise UnlikelyError(doubt)
+
+
+class Sureness:
+    """The mean probability that a network gives to what it labels, of those of its slices that are taken."""
+
+    def __init__(self):
+        self.total, self.count = 0.0, 0
+
+    def take(self, logits, labelled):
+        """Add slices: logits ``(n, classes, H, W)``, and where they are labelled, ``(n, H, W)``."""
+        # Of these pixels only, which are few: a softmax of all would cost as much as a tenth of the network.
+        some = logits.movedim(1, -1)[labelled].float()
+        self.total += float((some.amax(dim=1) - some.logsumexp(dim=1)).exp().sum())
+        self.count += len(some)
+
+    @property
+    def mean(self):
+        """In [0, 1]; ``None`` if nothing was labelled."""
+        return self.total / self.count if self.count else None
+
+
+def brain_box(model, array, device, batch_done, sureness=None):
     """Return the box ``[S, A, R]`` of a conformed array that holds the brain; all of it if none is seen.
 
     The networks look at nothing else: face and neck take time and tell nothing.
@@ -220,12 +265,16 @@ def brain_box(model, array, device, batch_done):
     Args:
         model: the :class:`~.model.Model` that is asked.
         batch_done: called after every batch.
+        sureness: a :class:`Sureness` that takes the slices that are looked at.
     """
     axis, slices = VIEWS[model.view], slices_of(array, model.view)
     low, high = np.array(slices.shape), np.zeros(3, int)
     shapes = sitk.LabelShapeStatisticsImageFilter()
     for first, logits in logits_of_slices(model.network, slices[::APART], device, model.smoothing):
-        for number, labelled in enumerate((logits.argmax(dim=1) > 0).to(torch.uint8).cpu().numpy(), start=first):
+        mask = logits.argmax(dim=1) > 0
+        if sureness is not None:
+            sureness.take(logits, mask)
+        for number, labelled in enumerate(mask.to(torch.uint8).cpu().numpy(), start=first):
             shapes.Execute(sitk.ConnectedComponent(sitk.GetImageFromArray(labelled)))
             for piece in shapes.GetLabels():
                 if shapes.GetNumberOfPixels(piece) >= LEAST:

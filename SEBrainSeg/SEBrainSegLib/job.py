@@ -31,11 +31,13 @@ class Job:
         confidence: whether to tell the probability of the network's choice in every voxel.
         excitation: the SE block whose excitation to tell, one of :func:`excitation_blocks`, or ``""``. With all three
             views it is the coronal network's.
+        accept_unlikely: whether a result that is unlikely to be right is given all the same, with a word on why.
     """
 
     choices: tuple[Parameters, ...] = field(default_factory=lambda: (Parameters(),))
     confidence: bool = False
     excitation: str = ""
+    accept_unlikely: bool = False
 
     def problem(self):
         """Return one sentence that says what is wrong, or ``""`` if all is well."""

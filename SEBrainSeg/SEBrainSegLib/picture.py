@@ -1,11 +1,12 @@
 """A picture to judge a segmentation by: scan above, structures over the scan below, in three orthogonal slices.
 
-Of a 2D image or a single slice it shows just that.
+Of a 2D image or a single slice it shows just that. Remarks stand beneath.
 """
 
 import numpy as np
 import SimpleITK as sitk
 
+from . import lettering
 from .structures import structures as brain_structures
 from .volume import BRAIN_SPACING, VIEWS, conform, corners, head_box, normalise, stack
 
@@ -14,6 +15,7 @@ ZOOM = 2
 RESOLUTION = 256
 GAP = 6
 OPACITY = 0.45
+YELLOW = (255, 220, 80)  # remarks
 LETTERS = {
     "L": ("1....", "1....", "1....", "1....", "1....", "1....", "11111"),
     "R": ("1111.", "1...1", "1...1", "1111.", "1.1..", "1..1.", "1...1"),
@@ -84,13 +86,31 @@ def slices_of(image, labels, structures):
     ]
 
 
-def picture(image, labels, structures):
+def written(remarks, width):
+    """Return remarks as an RGB image of a width, or none of its rows without.
+
+    Args:
+        remarks: texts, a line or more for each.
+    """
+    rows = [np.zeros((GAP, width, 3), np.uint8)] if remarks else []
+    letters = max(1, (width - 2 * GAP) // (ZOOM * (lettering.WIDTH + 1)))
+    for text in remarks:
+        for each in lettering.wrapped(text, letters):
+            dots = lettering.line(each[:letters]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+            row = np.zeros((dots.shape[0] + GAP, width, 3), np.uint8)
+            row[: dots.shape[0], GAP : GAP + dots.shape[1]] = dots[..., None] * np.array(YELLOW, np.uint8)
+            rows.append(row)
+    return np.concatenate([*rows, np.zeros((0, width, 3), np.uint8)])
+
+
+def picture(image, labels, structures, remarks=()):
     """Render an RGB picture.
 
     Args:
         image: the scan, any grid.
         labels: label image on the same grid.
         structures: what the labels are.
+        remarks: texts to write beneath.
 
     Returns:
         uint8 array ``(rows, columns, 3)``.
@@ -114,9 +134,10 @@ def picture(image, labels, structures):
         height = max(panel.shape[0] for panel in panels)
         padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, GAP), (0, 0))) for panel in panels]
         rows += [np.concatenate(padded, axis=1), np.zeros((GAP, sum(p.shape[1] for p in padded), 3), np.uint8)]
-    return np.concatenate(rows)
+    return np.concatenate([*rows, written(remarks, rows[0].shape[1])])
 
 
-def write(image, labels, structures, path):
+def write(image, labels, structures, path, remarks=()):
     """Write :func:`picture` as PNG."""
-    sitk.WriteImage(sitk.GetImageFromArray(picture(image, labels, structures), isVector=True), str(path))
+    pixels = picture(image, labels, structures, remarks)
+    sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(path))

@@ -122,6 +122,7 @@ class State:
 
     busy: whether the inputs are to stay as they are.
     apply, cancel, compare, maps, sequence, result: the actions; ``sequence.enabled`` is false without a sequence.
+    accept: to show a result all the same that was refused as unlikely to be right.
     variants: an action for the tick of each variant, by value.
     status, facts: lines of text.
     doubt: a sentence beside the volume; ``""`` for none.
@@ -141,6 +142,7 @@ class State:
     maps: Action
     sequence: Action
     result: Action
+    accept: Action
     variants: dict
     status: str
     facts: str
@@ -205,6 +207,8 @@ class Presenter:
         self.choices = None
         self.devices = None
         self.task = None
+        # What was refused because its result is unlikely to be right.
+        self.refused = None
         # Busy, but not with a run: starting one, or at work in this process, which cancel() asks to stop.
         self.starting = self.working = self.stopped = False
         self.outcome = self.message = ""
@@ -220,13 +224,14 @@ class Presenter:
             # Where the volume has just gone, there may be word of it.
             if before is not None and (choices.volume is not None or before.volume is None):
                 self.outcome = ""
+            self.refused = None
             if before is None or before[:2] != choices[:2]:
                 self.take_up(choices, at_once=before is not None)
         self.changed()
 
     def volume_changed(self):
         """The chosen volume's voxels came, went or changed."""
-        self.outcome = ""
+        self.outcome, self.refused = "", None
         self.changed()
 
     def take_up(self, choices, at_once):
@@ -327,6 +332,10 @@ class Presenter:
                 _("Segment all volumes of the sequence, one after the other."),
             ),
             result=action("" if result is not None else _("Segment a volume first."), ""),
+            accept=action(
+                "" if self.refused is not None else _("Nothing was refused."),
+                _("Segment the volume again and show the result, unlikely as it is; the table of volumes says why."),
+            ),
             variants=variants,
             status=self.status(problem if self.choices is not None else ""),
             facts=self.facts() if self.choices is not None else "",
@@ -466,10 +475,17 @@ class Presenter:
         items = tuple(self.sequences.items(self.volume))
         self.begin(Task(self.volume, Job((self.parameters,)), self.finish_sequence, items=items))
 
+    def accept_unlikely(self):
+        """Do again what was refused because its result is unlikely to be right, and show it all the same."""
+        if not self.busy and self.refused is not None:
+            task = self.refused
+            self.begin(replace(task, job=replace(task.job, accept_unlikely=True), done=[]))
+
     def begin(self, task):
         """Start a task, once PyTorch is there."""
         if self.busy:
             return
+        self.refused = None
         # While PyTorch is being installed, events are handled: anything in the panel and the scene may change.
         self.starting, self.fraction, self.message, self.outcome = True, 0.0, _("Starting..."), ""
         self.changed()
@@ -504,11 +520,13 @@ class Presenter:
     def close(self):
         """The scene is closed or the panel goes: nothing is kept, nothing runs on."""
         self.cancel()
-        self.result = self.comparison = self.table = None
+        self.result = self.comparison = self.table = self.refused = None
         self.choose(None)
 
     def removed(self, node):
         """A node is about to be removed from the scene."""
+        if self.refused is not None and node is self.refused.volume:
+            self.refused = None
         if self.task is not None and node is self.task.volume:
             self.task.temporary = False
             self.cancel()
@@ -552,8 +570,10 @@ class Presenter:
             self.task = self.task if self.run.running else None
             self.changed()
 
-    def on_failed(self, sentence):
-        """The run could not be finished."""
+    def on_failed(self, sentence, unlikely=False):
+        """The run could not be finished; it can if its job accepts unlikely results, if ``unlikely``."""
+        # The self-test's own volume goes, and with it what could be done again.
+        self.refused = self.task if unlikely and self.task is not None and not self.task.temporary else None
         self.end(sentence)
 
     def on_cancelled(self):
@@ -579,7 +599,17 @@ class Presenter:
         node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
         self.results.show_only(node)
         self.result = node
-        return _("Created '{name}', computed on {device}.").format(name=node.GetName(), device=segmentation.device)
+        text = _("Created '{name}', computed on {device}.").format(name=node.GetName(), device=segmentation.device)
+        return " ".join(filter(None, [text, self.to_look_at(segmentation)]))
+
+    def to_look_at(self, segmentation):
+        """Return what is unusual about a segmentation, for the status line."""
+        names = [row["structure"] for row in self.rows_of(segmentation) if row["remark"]]
+        if segmentation.doubt:
+            return _("It is unlikely to be right: {doubt}").format(doubt=segmentation.doubt)
+        if not names:
+            return ""
+        return _("The table of volumes has remarks on: {names}.").format(names=", ".join(names))
 
     def finish_compare(self, task, segmentations):
         found = {segmentation.parameters.se: segmentation for segmentation in segmentations}

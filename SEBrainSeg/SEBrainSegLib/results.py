@@ -126,13 +126,13 @@ def write_nifti(image, path, scan):
         raise RuntimeError("not all voxels were written")
 
 
-def write_picture(image, labels, table, path):
+def write_picture(image, labels, table, path, remarks=()):
     """Write a picture of labels over a scan, see :func:`.picture.write`.
 
     Raises:
         RuntimeError: not all of it could be written, which SimpleITK overlooks if little is missing.
     """
-    picture.write(image, labels, table, path)
+    picture.write(image, labels, table, path, remarks)
     if not Path(path).read_bytes().endswith(END_OF_PNG):
         raise RuntimeError("not all of the picture was written")
 
@@ -142,7 +142,9 @@ WRITERS = {
     ".seg.nrrd": lambda image, found, path: seg_nrrd.write(found.labels, found.structures, path),
     ".csv": lambda image, found, path: write_volumes(found, path),
     ".nii.gz": lambda image, found, path: write_nifti(found.labels, path, image),
-    ".png": lambda image, found, path: write_picture(image, found.labels, found.structures, path),
+    ".png": lambda image, found, path: write_picture(
+        image, found.labels, found.structures, path, volumes.remark_lines(found)
+    ),
     CONFIDENCE: lambda image, found, path: write_nifti(found.confidence, path, image),
 }
 

@@ -38,7 +38,7 @@ BINARY = "Binary labelmap"
 
 # The marks on our nodes: what it is, what made it from which voxels, and the reference to the volume.
 KIND, CHOICE, VOXELS, GRID = (f"SEBrainSeg.{mark}" for mark in ("Kind", "Choice", "Voxels", "Grid"))
-CONFIDENCES, VOLUME = "SEBrainSeg.Confidences", "SEBrainSegVolume"
+CONFIDENCES, REMARKS, VOLUME = "SEBrainSeg.Confidences", "SEBrainSeg.Remarks", "SEBrainSegVolume"
 
 # The mark on our segments: the label of their structure.
 LABEL = "SEBrainSeg.Label"
@@ -328,6 +328,8 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
             fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
             mark(node, volume, kind, segmentation.parameters, voxels)
             remember_confidences(node, segmentation)
+            if segmentation.doubt or segmentation.cut_off:
+                node.SetAttribute(REMARKS, json.dumps([segmentation.doubt, segmentation.cut_off]))
             follow(volume, node)
         finally:
             node.EndModify(modified)

@@ -40,6 +40,7 @@ TITLES = {
     "left_ml": "Left (ml)",
     "right_ml": "Right (ml)",
     "total_ml": "Total (ml)",
+    "cut_off": "Cut off by the scan's edge",
     "asymmetry_percent": "Asymmetry (%)",
     "confidence": "Confidence",
     "remark": "Remark",

@@ -15,6 +15,7 @@ from .scene import (
     CONSENSUS,
     LABEL,
     MOVED,
+    REMARKS,
     SEGMENTATION,
     SKEW,
     VOLUME,
@@ -73,6 +74,7 @@ def segmentation_of(node, labels=True):
             volume = float(of_label[label] if label < len(of_label) else 0) * abs(matrix.Determinant()) / 1000
         volumes[label_of(segment)] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
+    doubt, cut_off = json.loads(node.GetAttribute(REMARKS) or '["", []]')
     return Segmentation(
         labels=labels_of(node, segments) if labels else None,
         volumes=volumes,
@@ -80,6 +82,8 @@ def segmentation_of(node, labels=True):
         structures=tuple(map(structure_of, segments)),
         parameters=parameters_of(node),
         confidences={int(label): mean for label, mean in confidences.items()},
+        doubt=doubt,
+        cut_off=tuple(cut_off),
     )
 
 

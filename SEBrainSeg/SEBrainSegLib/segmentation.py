@@ -41,6 +41,8 @@ class Segmentation:
             empty unless asked for.
         confidence: that probability in every voxel, background included, float32 on the input's grid.
         excitation: what one of the SE blocks did.
+        doubt: one sentence on why the whole is unlikely to be right, of a result that was accepted all the same.
+        cut_off: labels of the structures that the edge of the scan cuts off.
     """
 
     labels: sitk.Image
@@ -52,3 +54,5 @@ class Segmentation:
     confidences: dict[int, float] = field(default_factory=dict)
     confidence: Optional[sitk.Image] = None
     excitation: Optional[Excitation] = None
+    doubt: str = ""
+    cut_off: tuple[int, ...] = ()

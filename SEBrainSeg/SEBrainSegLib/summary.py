@@ -8,6 +8,7 @@ from pathlib import Path
 from .errors import SEBrainSegError
 from .results import BESIDE
 from .turns import turn
+from .volumes import WHOLE
 
 FILE = "sebrainseg.csv"
 COLUMNS = ("input", "network", "status", "seconds", "reason")
@@ -21,23 +22,47 @@ def volumes_in(table):
         SEBrainSegError: it cannot be read, or is something else.
     """
     volumes = {}
-    try:
-        with open(table, newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file, delimiter="\t" if Path(table).suffix == ".tsv" else ","):
-                sides = {side: row[f"{side}_ml"] for side in ("left", "right") if row[f"{side}_ml"] not in ("", "n/a")}
-                if not sides:
-                    volumes[row["structure"]] = float(row["total_ml"])
-                for side, ml in sides.items():
-                    volumes[f"{side.capitalize()} {row['structure']}"] = float(ml)
-    except FileNotFoundError:
-        raise SEBrainSegError(f"{table} was written out of sight; choose a folder that all machines share.") from None
-    except (OSError, KeyError, TypeError, ValueError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no table of volumes"
-        raise SEBrainSegError(f"The table {table} cannot be read ({reason}).") from None
+    for row in rows_in(table):
+        try:
+            sides = {side: row[f"{side}_ml"] for side in ("left", "right") if row[f"{side}_ml"] not in ("", "n/a")}
+            if row["structure"] == WHOLE:
+                continue
+            if not sides:
+                volumes[row["structure"]] = float(row["total_ml"])
+            for side, ml in sides.items():
+                volumes[f"{side.capitalize()} {row['structure']}"] = float(ml)
+        except (KeyError, TypeError, ValueError):
+            raise SEBrainSegError(f"The table {table} cannot be read (it is no table of volumes).") from None
     return volumes
 
 
-def row_of(scan, network, status, seconds=None, reason="", volumes=None):
+def remarks_in(table):
+    """Return the remarks of such a table, a text for each structure that has one.
+
+    Raises:
+        SEBrainSegError: it cannot be read.
+    """
+    remarks = ((row.get("structure"), row.get("remark")) for row in rows_in(table))
+    return [f"{structure}: {remark}" for structure, remark in remarks if remark not in (None, "", "n/a")]
+
+
+def rows_in(table):
+    """Return the rows of a table of volumes.
+
+    Raises:
+        SEBrainSegError: it cannot be read.
+    """
+    try:
+        with open(table, newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file, delimiter="\t" if Path(table).suffix == ".tsv" else ","))
+    except FileNotFoundError:
+        raise SEBrainSegError(f"{table} was written out of sight; choose a folder that all machines share.") from None
+    except (OSError, ValueError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no table of volumes"
+        raise SEBrainSegError(f"The table {table} cannot be read ({reason}).") from None
+
+
+def row_of(scan, network, status, seconds=None, reason="", volumes=None, remarks=()):
     """Return the row of a scan as a dictionary."""
     row = {
         "input": scan.entry,
@@ -45,6 +70,7 @@ def row_of(scan, network, status, seconds=None, reason="", volumes=None):
         "status": status,
         "seconds": "" if seconds is None else f"{seconds:.1f}",
         "reason": reason,
+        "remarks": "; ".join(remarks),
     }
     row.update({f"{structure} (ml)": f"{ml:.3f}" for structure, ml in (volumes or {}).items()})
     return row

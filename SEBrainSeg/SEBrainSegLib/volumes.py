@@ -3,9 +3,10 @@
 import numpy as np
 import SimpleITK as sitk
 
-from .expectations import remarks
+from .expectations import asymmetry_remark, remarks
 
-COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "asymmetry_percent", "confidence", "remark")
+COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "cut_off", "asymmetry_percent", "confidence", "remark")
+WHOLE = "Whole brain"  # the row of what is to be said of all structures together
 
 
 def volumes_of(labels, structures):
@@ -22,13 +23,18 @@ def volumes_of(labels, structures):
 def rows(segmentation):
     """Return the table of a segmentation: one dict of :data:`COLUMNS` for a pair or for a structure without a side.
 
-    Volumes are in ml; the asymmetry is the difference of left and right in percent of their mean. What is not known or
-    makes no sense is ``""``.
+    Volumes are in ml; ``cut_off`` names the sides that the edge of the scan cuts off, or is ``yes`` of a structure
+    without sides; the asymmetry is the difference of left and right in percent of their mean. What is not known or
+    makes no sense is ``""``. A result that is unlikely to be right begins with a row :data:`WHOLE` that says why.
     """
     notes, pairs = remarks(segmentation), {}
     for structure in segmentation.structures:
         pairs.setdefault(structure.unsided_name, {})[structure.side] = structure.label
-    return [row(name, sides, segmentation, notes) for name, sides in pairs.items()]
+    found = [row(name, sides, segmentation, notes) for name, sides in pairs.items()]
+    if segmentation.doubt:
+        whole = {**dict.fromkeys(COLUMNS, ""), "structure": WHOLE, "total_ml": sum(segmentation.volumes.values())}
+        found.insert(0, {**whole, "remark": f"unlikely to be right: {segmentation.doubt}"})
+    return found
 
 
 def row(name, sides, segmentation, notes):
@@ -45,7 +51,17 @@ def row(name, sides, segmentation, notes):
     weight = sum(volume for _, volume in known)
     confidence = sum(value * volume for value, volume in known) / weight if weight else ""
     texts = [f"{side}: {notes[label]}" if side else notes[label] for side, label in sides.items() if label in notes]
-    return dict(zip(COLUMNS, (name, left, right, total, asymmetry, confidence, "; ".join(texts))))
+    if len(texts) == 2 and len({notes[label] for label in sides.values()}) == 1:
+        texts = [f"left and right: {next(notes[label] for label in sides.values())}"]
+    if {"left", "right"} <= set(sides):
+        texts += filter(None, [asymmetry_remark(segmentation, sides["left"], sides["right"])])
+    cut = " and ".join(side or "yes" for side, label in sides.items() if label in segmentation.cut_off)
+    return dict(zip(COLUMNS, (name, left, right, total, cut, asymmetry, confidence, "; ".join(texts))))
+
+
+def remark_lines(segmentation):
+    """Return the remarks of the table of a segmentation, a text for each row that has one."""
+    return [f"{row['structure']}: {row['remark']}" for row in rows(segmentation) if row["remark"]]
 
 
 def texts(row):

@@ -4,7 +4,8 @@
 :mod:`.handover`. It tells how it goes in lines of JSON on stdout, one of
 
 - ``{"progress": 0.3, "message": "..."}``,
-- ``{"error": "..."}``, one sentence, followed by exit status 1,
+- ``{"error": "..."}``, one sentence, with ``"unlikely": true`` if a job that accepts unlikely results would do,
+  followed by exit status 1,
 - ``{"segmentations": [...]}``, followed by exit status 0.
 
 Its stdin says that the parent lives: once that closes, the process ends. It is cancelled by killing it or, where a
@@ -20,7 +21,7 @@ import traceback
 from pathlib import Path
 
 from . import memory
-from .errors import SEBrainSegError
+from .errors import SEBrainSegError, UnlikelyError
 from .job import Job
 
 
@@ -110,7 +111,7 @@ def main(argv=None):
     try:
         segment(parser().parse_args(argv).folder, tell)
     except SEBrainSegError as error:
-        tell(error=str(error))
+        tell(error=str(error), **{"unlikely": True} if isinstance(error, UnlikelyError) else {})
         return 1
     except Exception as error:
         traceback.print_exc()

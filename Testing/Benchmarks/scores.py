@@ -108,14 +108,14 @@ def find_scans(folders, names=None):
 
 
 def labels_found(image, name, **choices):
-    """Return the array of what ``segment`` labels, all background if it finds no brain: a result, and the worst one.
+    """Return the array of what ``segment`` labels, unlikely or not, all background if it finds no brain at all.
 
     Args:
         name: of the scan and the network, for a message.
         choices: arguments of ``segment``, of a network that is known to load.
     """
     try:
-        return sitk.GetArrayFromImage(segment(image, **choices).labels)
+        return sitk.GetArrayFromImage(segment(image, accept_unlikely=True, **choices).labels)
     except SEBrainSegError as error:
         print(f"{name}: {error}", file=sys.stderr)
         return np.zeros(image.GetSize()[::-1], np.uint8)

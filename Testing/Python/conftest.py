@@ -9,6 +9,15 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
 
 @pytest.fixture
+def any_result(monkeypatch):
+    """Nothing is refused as unlike a brain: what stand-ins for networks find in made-up images is."""
+    from SEBrainSegLib import plausibility
+
+    monkeypatch.setattr(plausibility, "why_no_scan", lambda *_: "")
+    monkeypatch.setattr(plausibility, "why_unlikely", lambda *_: "")
+
+
+@pytest.fixture
 def organs(tmp_path, monkeypatch):
     """A small user-trained model of the name "organs", of two structures, and an empty working directory."""
     from SEBrainSegLib.structures import read_structures

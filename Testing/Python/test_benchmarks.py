@@ -5,14 +5,13 @@ import struct
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from unittest.mock import patch
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, inference, no_brain, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, inference, zoo
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.resources import resource
 from SEBrainSegLib.structures import structures
@@ -25,6 +24,7 @@ import comparison  # noqa: E402
 import crossvalidation  # noqa: E402
 import expectations  # noqa: E402
 import facts  # noqa: E402
+import plausibility  # noqa: E402
 import scores  # noqa: E402
 import trainings  # noqa: E402
 
@@ -196,7 +196,7 @@ def run(tmp_path, monkeypatch, capsys):
     """Run a benchmark with stand-ins: ``run(main, *arguments)`` returns status, output, errors, calls of segment."""
     calls = []
 
-    def segment(image, architecture, se, view="coronal", protocol="freesurfer"):
+    def segment(image, architecture, se, view="coronal", protocol="freesurfer", accept_unlikely=False):
         calls.append((architecture, se, view, protocol))
         if se == "cse":
             raise SEBrainSegError("Only 3 ml of brain were found.")
@@ -554,8 +554,7 @@ def test_crossvalidation_scores_every_scan_by_a_network_that_never_saw_it(data, 
         (scan,) = scores.find_scans([data / "malc"], [name])
         image, truth = scan.read()
         path = tmp_path / "run" / "steps-7" / f"fold-{folds[name]}.pt"
-        with patch.object(no_brain, "MOST_OUT_OF_PROPORTION", len(INDEX)):
-            found = scores.labels_found(image, name, model=str(path), protocol="manual")
+        found = scores.labels_found(image, name, model=str(path), protocol="manual")
         assert float(cells(out, name)[2]) == pytest.approx(
             np.nanmean(scores.dice_of_structures(found, truth)), abs=6e-4
         )
@@ -578,25 +577,61 @@ def test_crossvalidation_wants_two_folds(data, tmp_path, capsys):
 
 
 def test_expectations_are_the_extremes_of_the_scans(folder, tmp_path, monkeypatch, capsys):
-    # White matter and stem only; what one of two scans lacks has a share of 0 and the other's confidence.
+    # White matter, thalami and stem only; what one of two scans lacks has a share of 0 and the other's confidence.
+    array = np.zeros((8, 10, 12), np.uint8)
+    array[2, 3, 2], array[2, 3, 6], array[6, 8, 2], array[0, 1, 4] = 10, 49, 2, 16
+    labels = sitk.GetImageFromArray(array)
+    labels.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
     found = [
-        SimpleNamespace(volumes={label: 0.0 for label in NAME} | volumes, confidences=confidences)
-        for volumes, confidences in (({2: 30.0, 16: 10.0}, {2: 0.9, 16: 0.7}), ({2: 50.0}, {2: 0.8}))
+        SimpleNamespace(volumes={label: 0.0 for label in NAME} | volumes, confidences=confidences, labels=labels)
+        for volumes, confidences in (
+            ({2: 30.0, 41: 6.0, 16: 4.0}, {2: 0.9, 16: 0.7}),
+            ({2: 30.0, 41: 10.0}, {2: 0.8}),
+        )
     ]
     given = []
     monkeypatch.setattr(
         expectations, "segment", lambda image, **choices: given.append(choices) or found[len(given) - 1]
     )
     path = tmp_path / "Expectations.csv"
-    path.write_text(f"{','.join(expectations.COLUMNS)}\nfreesurfer,2,old,9,0.1,0.2,0.3\nmanual,2,kept,9,0.1,0.2,0.3\n")
+    rest = "0.1,0.2,0.3,0,0,0,0,0\n"
+    path.write_text(f"{','.join(expectations.COLUMNS)}\nfreesurfer,2,old,9,{rest}manual,2,kept,9,{rest}")
     assert expectations.main([str(folder), "--protocol", "freesurfer", "--file", str(path)]) == 0
-    assert given == 2 * [{"protocol": "freesurfer", "confidence": True}]
+    assert given == 2 * [{"protocol": "freesurfer", "confidence": True, "accept_unlikely": True}]
     with open(path, newline="", encoding="utf-8") as file:
         rows = {(row["protocol"], row["label"]): row for row in csv.DictReader(file)}
     assert len(rows) == len(NAME) + 1 and rows["manual", "2"]["structure"] == "kept"
     white, stem = ([*rows["freesurfer", label].values()][3:] for label in ("2", "16"))
-    assert white[0] == "2" and [float(value) for value in white[1:]] == [0.75, 1.0, 0.8]
-    assert [float(value) for value in stem[1:]] == [0.0, 0.25, 0.7]
+    # Asymmetries of 133 and 100 percent; mm seen from the middle between the thalami.
+    assert white[0] == "2" and [float(value) for value in white[1:]] == [0.75, 0.75, 0.8, 116.7, 23.6, 4, 5, -2]
+    assert stem[4:6] == ["", ""] and [float(value) for value in stem[1:4] + stem[6:]] == [0.0, 0.1, 0.7, -2, -2, 0]
+
+
+def test_the_table_of_both_errors_counts_what_is_refused_of_every_kind(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(plausibility, "TRIED", {"anna": ("backwards", "label map"), "bert": ("backwards",)})
+    images = []
+
+    def found_in(image, protocol):
+        images.append(image)
+        doubt = "It is backwards; turn it." if len(images) in (2, 3) else ""
+        empty = np.zeros((8, 8, 8), np.uint8), np.zeros((2, 2, 2), bool)
+        return plausibility.Evidence(*empty, {}, 0.8 + len(images) / 100, doubt)
+
+    monkeypatch.setattr(plausibility, "found_in", found_in)
+    arguments = [str(folder), "--file", str(tmp_path / "table.md"), "--cache", str(tmp_path / "cache")]
+    assert plausibility.main(arguments) == 0
+    text = (tmp_path / "table.md").read_text(encoding="utf-8")
+    assert cells(text, "as it is") == ["as it is", "2", "0", "0.81 to 0.84", "", ""]
+    assert cells(text, "backwards") == ["backwards", "2", "1", "0.82 to 0.85", "", "It is backwards"]
+    assert cells(text, "label map") == ["label map", "1", "1", "0.83 to 0.83", "", "It is backwards"]
+    # What was backwards is, and is not looked at anew.
+    plain, backwards, labels = (sitk.GetArrayFromImage(sitk.DICOMOrient(each, "RAS")) for each in images[:3])
+    np.testing.assert_allclose(backwards, plain[:, ::-1, ::-1])
+    assert (labels == toy_truth()).all() or set(np.unique(labels)) == set(np.unique(toy_truth()))
+    assert plausibility.main(arguments) == 0 and len(images) == 5
+    assert (tmp_path / "table.md").read_text(encoding="utf-8") == text
+    assert plausibility.main([str(tmp_path), "--file", str(tmp_path / "table.md")]) == 2
+    assert "no such scans" in capsys.readouterr().err
 
 
 def test_facts_are_of_every_bundled_choice_and_count_their_networks(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, cli, picture, results, user_models, zoo
+from SEBrainSegLib import SEBrainSegError, bundled, cli, cluster, picture, plausibility, results, user_models, zoo
 from SEBrainSegLib.model import Model
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.structures import Code, Structure, structures
@@ -37,7 +37,7 @@ class Kidneys(torch.nn.Module):
 
 
 @pytest.fixture(autouse=True)
-def network(monkeypatch):
+def network(monkeypatch, any_result):
     """A bundled network of every view; returns the protocols that were asked for."""
     protocols = []
 
@@ -97,6 +97,89 @@ def test_volumes_table_has_left_and_right(scan, tmp_path):
     assert float(white["left_ml"]) == pytest.approx((labels == 2).sum() / 1000, abs=0.01)
     assert float(white["right_ml"]) == pytest.approx((labels == 41).sum() / 1000, abs=0.01)
     assert rows["Brain Stem"]["left_ml"] == "" and float(rows["Brain Stem"]["total_ml"]) > 1
+
+
+UPSIDE_DOWN = "The cerebellum lies above the thalamus."
+
+
+@pytest.fixture
+def unlikely(monkeypatch):
+    monkeypatch.setattr(plausibility, "why_unlikely", lambda *_: UPSIDE_DOWN)
+
+
+def test_an_unlikely_result_is_refused_and_written_if_it_is_accepted(scan, tmp_path, unlikely, capsys):
+    arguments = [str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert f"{UPSIDE_DOWN} To see the result all the same, add --accept-unlikely." in said
+    assert os.listdir(tmp_path / "out") == []
+    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    assert f"Whole brain: unlikely to be right: {UPSIDE_DOWN}" in capsys.readouterr().out
+    with open(tmp_path / "out" / f"a scan, größer{SUFFIX}.csv", newline="", encoding="utf-8") as file:
+        whole, *rows = csv.DictReader(file)
+    assert whole["structure"] == "Whole brain" and UPSIDE_DOWN in whole["remark"]
+    assert float(whole["total_ml"]) == pytest.approx(sum(float(row["total_ml"]) for row in rows), abs=0.02)
+
+
+def test_remarks_stand_in_the_summary_and_the_picture(scan, tmp_path, unlikely, monkeypatch):
+    scan.with_name("b.nii.gz").write_bytes(scan.read_bytes())
+    monkeypatch.setattr(plausibility, "cut_off", lambda *_: (2, 16))
+    arguments = [str(tmp_path / "*.nii.gz"), "-o", str(tmp_path / "out"), "--device", "cpu"]
+    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    (tmp_path / "out" / "sebrainseg.csv").unlink()
+    # Another run only reads them, from the tables that are there.
+    assert cli.main(arguments) == 0
+    with open(tmp_path / "out" / "sebrainseg.csv", newline="", encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            assert UPSIDE_DOWN in row["remarks"] and "Brain Stem: cut off by the edge of the scan" in row["remarks"]
+            assert "Cerebral White Matter: left: cut off by the edge of the scan" in row["remarks"]
+            # Of all structures together there is no volume among the others.
+            assert not any(column.startswith("Whole") for column in row)
+    with open(tmp_path / "out" / f"b{SUFFIX}.csv", newline="", encoding="utf-8") as file:
+        cut = {row["structure"]: row["cut_off"] for row in csv.DictReader(file)}
+    assert (cut["Cerebral White Matter"], cut["Brain Stem"], cut["Thalamus"]) == ("left", "yes", "")
+    pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "out" / f"b{SUFFIX}.png"))).astype(int)
+    yellow = np.argwhere((pixels == picture.YELLOW).all(axis=-1))
+    labels = sitk.ReadImage(str(tmp_path / "out" / f"b{SUFFIX}.nii.gz"))
+    plain = picture.picture(sitk.ReadImage(str(scan)), labels, structures())
+    np.testing.assert_array_equal(pixels[: plain.shape[0]], plain)
+    assert len(yellow) > 1000 and yellow[:, 0].min() >= plain.shape[0]
+
+
+def test_what_was_found_is_counted(scan, tmp_path, capsys):
+    """The stand-in finds four structures."""
+    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert "ml in 4 of 31 structures" in capsys.readouterr().out
+
+
+def test_a_bids_app_writes_an_unlikely_result_with_its_reason(scan, tmp_path, unlikely, capsys):
+    image = tmp_path / "study" / "sub-01" / "anat" / "sub-01_T1w.nii.gz"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(scan.read_bytes())
+    (tmp_path / "study" / "dataset_description.json").write_text('{"Name": "a study"}')
+    arguments = [str(tmp_path / "study"), str(tmp_path / "out"), "participant", "--device", "cpu"]
+    assert cli.main(arguments) == 1 and UPSIDE_DOWN in capsys.readouterr().err
+    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    made = tmp_path / "out" / "sub-01" / "anat"
+    assert UPSIDE_DOWN in (made / "sub-01_desc-sebrainseg_dseg.json").read_text(encoding="utf-8")
+    assert UPSIDE_DOWN in (made / "sub-01_desc-sebrainseg_volumes.tsv").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("options", [["--jobs", "2"], ["--dask", "tcp://here:1"]])
+def test_other_processes_and_machines_accept_what_is_unlikely(scan, tmp_path, monkeypatch, options):
+    asked = []
+
+    def engine(scans, work, **_):
+        asked.append(work.accept_unlikely)
+        scans.clear()
+        return (each for each in ())
+
+    monkeypatch.setattr(cli, "in_processes", engine)
+    monkeypatch.setattr(cluster, "on_cluster", engine)
+    scan.with_name("b.nii.gz").write_bytes(scan.read_bytes())
+    for more in ([], ["--accept-unlikely"]):
+        cli.main([str(tmp_path / "*.nii.gz"), "-o", str(tmp_path / "out"), *options, *more])
+    assert asked == [False, True]
 
 
 def test_results_that_exist_are_kept_unless_told(scan, tmp_path, capsys):

@@ -98,7 +98,7 @@ def test_rows_of_the_table(monkeypatch):
     assert [hippocampus[name] for name in ("structure", "left_ml", "right_ml", "total_ml")] == ["Hippocampus", 3, 1, 4]
     assert hippocampus["asymmetry_percent"] == pytest.approx(100)  # 2 ml of a mean of 2
     assert hippocampus["confidence"] == pytest.approx((3 * 0.9 + 0.5) / 4)
-    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", 0.7, ""]
+    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", "", 0.7, ""]
     assert volumes.texts(hippocampus)["asymmetry_percent"] == "100.0"
 
 
@@ -129,10 +129,42 @@ def test_what_held_out_scans_never_gave_is_remarked_upon(expected):
     unsure = replace(whole_brain(l17=8), confidences={17: 0.69, 53: 0.71})
     assert remarks(unsure)[17].startswith("much smaller than and less certain than")
     assert list(remarks(unsure)) == [17]
+    cut = replace(whole_brain(l17=8), cut_off=(16, 17))
+    assert remarks(cut)[17].startswith("cut off by the edge of the scan, much smaller than")
+    assert remarks(cut)[16] == "cut off by the edge of the scan"
     # Other networks are more or less confident by nature.
     assert remarks(replace(unsure, volumes=whole_brain().volumes, parameters=Parameters(view="all"))) == {}
     remark = {row["structure"]: row["remark"] for row in volumes.rows(whole_brain(l17=8))}
     assert remark["Hippocampus"].startswith("left: much smaller") and remark["Amygdala"] == ""
+
+
+def test_asymmetry_beyond_that_of_held_out_scans_is_remarked_upon(monkeypatch):
+    known = {
+        ("freesurfer", each.label): Range(9, 0.0, 1.0, 0.8, *((12.0, 5.0) if each.side else (None, None)))
+        for each in structures()
+    }
+    monkeypatch.setattr(expectations, "ranges", lambda: known)
+
+    def remark(left, right, **fields):
+        found = replace(whole_brain(l18=left, l54=right), **fields)
+        return {row["structure"]: row["remark"] for row in volumes.rows(found)}["Amygdala"]
+
+    # 12 percent are usual, and up to three times 5 more or less.
+    assert remark(1.12, 1.0) == remark(1.3, 1.0) == remark(1.0, 1.0) == ""
+    assert remark(2.0, 1.0) == ("left unusually large beside right (67 %, in 9 held-out scans 12 ± 5 %); look at it")
+    assert remark(1.0, 2.0).startswith("right unusually large beside left (-67 %")
+    # What the edge of the scan cuts off is smaller for that reason; what is missing has a remark of its own.
+    assert remark(2.0, 1.0, cut_off=(54,)) == "right: cut off by the edge of the scan"
+    assert "unusually" not in remark(2.0, 0.0)
+    assert remark(2.0, 1.0, parameters=Parameters(protocol="manual")) == ""
+
+
+def test_the_bundled_figures_tell_an_amygdala_half_as_large_as_the_other():
+    for protocol in values(Protocol):
+        found = replace(whole_brain(l18=2.0, l54=1.0, l26=1.26, l58=0.56), parameters=Parameters(protocol=protocol))
+        said = {row["structure"]: row["remark"] for row in volumes.rows(found)}
+        assert "left unusually large beside right (67 %" in said["Amygdala"]
+        assert "left unusually large beside right (77 %" in said["Accumbens Area"]
 
 
 def test_what_was_never_measured_is_not_remarked_upon(expected):

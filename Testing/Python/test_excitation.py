@@ -87,7 +87,7 @@ def test_channel_excitation_is_that_of_the_paper(array):
     assert np.ptp(found.channels, axis=0).max() > 0.001
 
 
-def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch):
+def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch, any_result):
     toy = model("scse")
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: toy)
     monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
@@ -229,7 +229,7 @@ def test_confidence_of_three_views_is_that_of_the_mean_of_their_logarithms(array
     np.testing.assert_array_equal(found.spatial, coronal.spatial)
 
 
-def test_maps_lie_on_the_scans_own_grid(monkeypatch):
+def test_maps_lie_on_the_scans_own_grid(monkeypatch, any_result):
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
     monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
     found = {}
@@ -250,7 +250,7 @@ def test_maps_lie_on_the_scans_own_grid(monkeypatch):
             assert values[0] == pytest.approx(values[1], abs=1e-4)
 
 
-def test_mean_confidence_of_a_structure(monkeypatch):
+def test_mean_confidence_of_a_structure(monkeypatch, any_result):
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
     monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
     image = phantom(centred(np.eye(3), (80, 96, 76)), (80, 96, 76))

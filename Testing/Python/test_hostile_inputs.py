@@ -19,7 +19,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohorts import POSIX, run, scan
-from SEBrainSegLib import SEBrainSegError, expectations, inference, no_brain, results, segment, summary, turns, zoo
+from SEBrainSegLib import (
+    SEBrainSegError,
+    UnlikelyError,
+    expectations,
+    inference,
+    no_brain,
+    results,
+    segment,
+    summary,
+    turns,
+    zoo,
+)
 from SEBrainSegLib.networks import UNet
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.volume import conform, prepare, restore
@@ -31,7 +42,7 @@ LIBRARY = Path(results.__file__).resolve().parents[1]
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(monkeypatch, any_result):
     stand_in = ByIntensity()
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     return stand_in
@@ -401,11 +412,16 @@ def test_a_head_upside_down_is_told_from_an_upright_one_and_a_part_of_it():
     assert no_brain.why_unlike(ventricles, "freesurfer") == ""
 
 
-def test_a_result_unlike_any_brain_is_refused(network, monkeypatch):
-    monkeypatch.setattr(no_brain, "MOST_OUT_OF_PROPORTION", 0)
+def test_a_result_unlike_any_brain_is_refused(monkeypatch):
+    monkeypatch.setattr(zoo, "load", lambda *_: model(ByIntensity()))
     size = (80, 96, 76)
-    with pytest.raises(SEBrainSegError, match="unlike any brain"):
-        segment(phantom(centred(np.eye(3), size), size), device="cpu")
+    image = phantom(centred(np.eye(3), size), size)
+    noise = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 9, size[::-1]).astype(np.float32))
+    noise.CopyInformation(image)
+    with pytest.raises(UnlikelyError, match="unsure of most of what it found"):
+        segment(image + noise, device="cpu")
+    found = segment(image + noise, device="cpu", accept_unlikely=True)
+    assert found.volumes[2] > 10 and "unsure of most of what it found" in found.doubt
 
 
 # Files

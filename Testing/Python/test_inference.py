@@ -31,7 +31,7 @@ class ByIntensity(torch.nn.Module):
 
 
 @pytest.fixture
-def network(monkeypatch):
+def network(monkeypatch, any_result):
     stand_in = ByIntensity()
     monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in VIEWS])

@@ -767,6 +767,20 @@ def test_a_failure_is_shown_and_can_be_repeated(widget):
     assert widget.ui.applyButton.enabled
 
 
+def test_what_was_refused_as_unlikely_is_shown_by_a_button(widget):
+    widget.parameterNode.volume = volume()
+    assert widget.ui.acceptButton.isHidden()
+    widget.ui.applyButton.click()
+    assert widget.ui.acceptButton.isHidden()
+    Run.made.end(Run.made.failed, "The cerebellum lies above the thalamus.", True)
+    assert not widget.ui.acceptButton.isHidden() and widget.ui.acceptButton.enabled
+    assert widget.ui.acceptButton.text == "Show it all the same"
+    widget.ui.acceptButton.click()
+    assert Run.made.started[1].accept_unlikely and widget.ui.acceptButton.isHidden()
+    Run.made.finish()
+    assert segmentations() == 1 and widget.ui.acceptButton.isHidden()
+
+
 def test_removing_the_volume_ends_its_run(widget):
     other, node = volume(name="Other"), volume()
     widget.parameterNode.volume = node

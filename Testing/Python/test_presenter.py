@@ -214,7 +214,7 @@ def choose(it, volume="T1", **parameters):
     it.presenter.choose(Choices(volume, Parameters(**parameters), **others))
 
 
-def finish(it, seconds=0.0, device="cpu"):
+def finish(it, seconds=0.0, device="cpu", doubt=""):
     """Let the run give what it was asked for."""
     _, job = it.run.started[-1]
     it.run.running = False
@@ -227,6 +227,7 @@ def finish(it, seconds=0.0, device="cpu"):
             structures=("Hippocampus",),
             block=job.excitation,
             sure=job.confidence,
+            doubt=doubt,
         )
         for parameters in job.choices
     )
@@ -259,7 +260,8 @@ def test_a_run_is_shown_and_its_result_said(all_of_it):
     assert (state(it).percent, state(it).status) == (46, "Halfway")
     finish(it)
     assert state(it).percent is None and not state(it).cancel.enabled
-    assert state(it).status == "Created 'T1 scse', computed on cpu." and state(it).result_name == "T1 scse"
+    said = "Created 'T1 scse', computed on cpu. The table of volumes has remarks on: Brain Stem."
+    assert state(it).status == said and state(it).result_name == "T1 scse"
 
 
 def test_nothing_starts_twice(all_of_it):
@@ -285,6 +287,44 @@ def test_errors_are_said_and_can_be_repeated(all_of_it):
     it.volume.voxels = "changed"
     finish(it)
     assert state(it).status == "The volume was changed." and not it.scene.made
+
+
+def test_what_was_refused_as_unlikely_can_be_shown_all_the_same(all_of_it):
+    it = all_of_it
+    assert not state(it).accept.enabled
+    it.presenter.apply()
+    it.run.running = False
+    it.presenter.on_failed("The cerebellum lies above the thalamus.", True)
+    assert state(it).status == "The cerebellum lies above the thalamus." and state(it).accept.enabled
+    it.presenter.accept_unlikely()
+    (_, first), (_, job) = it.run.started
+    assert job.choices == first.choices and not first.accept_unlikely and job.accept_unlikely
+    finish(it, doubt="The cerebellum lies above the thalamus.")
+    assert state(it).status.endswith("It is unlikely to be right: The cerebellum lies above the thalamus.")
+    assert state(it).result_name == "T1 scse" and not state(it).accept.enabled
+
+
+@pytest.mark.parametrize("after", ["another error", "another choice", "closed", "removed", "changed"])
+def test_what_was_refused_is_not_offered_for_something_else(all_of_it, after):
+    it = all_of_it
+    it.presenter.apply()
+    it.run.running = False
+    it.presenter.on_failed("Unlikely.", True)
+    if after == "another error":
+        it.presenter.apply()
+        it.run.running = False
+        it.presenter.on_failed("Memory ran out.")
+    elif after == "another choice":
+        choose(it, se="none")
+    elif after == "closed":
+        it.presenter.close()
+    elif after == "removed":
+        it.presenter.removed(it.volume)
+    else:
+        it.presenter.volume_changed()
+    assert not state(it).accept.enabled
+    it.presenter.accept_unlikely()
+    assert not it.run.running
 
 
 def test_an_unforeseen_error_leaves_a_panel_that_works(all_of_it):

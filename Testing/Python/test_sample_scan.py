@@ -1,11 +1,13 @@
 """The whole path with the bundled weights on the bundled scan, judged by anatomy."""
 
+from itertools import permutations, product
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, Segmentation, devices, inference, segment, zoo
+from SEBrainSegLib import Segmentation, UnlikelyError, devices, inference, plausibility, segment, zoo
 from SEBrainSegLib.inference import look
 from SEBrainSegLib.reading import read
 from SEBrainSegLib.recalibration import VARIANTS
@@ -124,8 +126,37 @@ def test_a_head_that_is_cut_off_is_segmented_as_far_as_it_goes(scan, found):
 def test_a_head_upside_down_is_refused(scan):
     image = sitk.Flip(scan, [False, False, True])
     image.CopyInformation(scan)
-    with pytest.raises(SEBrainSegError, match="upside down"):
+    with pytest.raises(UnlikelyError, match="upside down"):
         segment(image, se="scse", device="cpu")
+
+
+def test_what_was_found_lies_as_in_a_person_in_one_of_24_orientations(scan, found):
+    """Its labels turned as a whole, as if a network had recognised everything in a head that lies otherwise."""
+    labels = sitk.GetArrayFromImage(found.labels)
+    head = prepare(scan)[1]
+    assert head.shape == labels.shape and found.doubt == ""
+    for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
+        if np.linalg.det(np.eye(3)[list(order)] * signs) < 0:
+            continue
+        turned, tissue = (
+            np.ascontiguousarray(np.transpose(each, order)[tuple(slice(None, None, sign) for sign in signs)])
+            for each in (labels, head)
+        )
+        said = plausibility.why_unlikely(turned, tissue, found.volumes, 0.92, found.parameters)
+        upright = (order, signs) == ((0, 1, 2), (1, 1, 1))
+        assert said == "" if upright else "does not lie as in a person" in said, (order, signs)
+
+
+def test_another_sequence_than_t1_is_refused_and_shown_if_it_is_accepted(scan, found):
+    """With the contrast of T2: fluid bright, white matter dark, air and bone black."""
+    array, labels = sitk.GetArrayFromImage(scan).astype(np.float32), sitk.GetArrayFromImage(found.labels)
+    fluid, grey, white = (np.median(array[labels == label]) for label in (4, 3, 2))
+    array = np.interp(array, [0, fluid / 2, fluid, grey, white, 1.5 * white], [0, 0.15, 1, 0.6, 0.38, 0.75])
+    image = sitk.GetImageFromArray(1000 * array)
+    image.CopyInformation(scan)
+    answer = segment(image, device="cpu", accept_unlikely=True)
+    assert "check that it is T1-weighted" in answer.doubt
+    assert sum(answer.volumes.values()) > 100
 
 
 @pytest.mark.parametrize("se", [variant for variant in VARIANTS if variant != "scse"])

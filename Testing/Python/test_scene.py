@@ -20,6 +20,7 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy  # noqa: E402
 
 from SEBrainSegLib import scene as scene_of_slicer  # noqa: E402
+from SEBrainSegLib import scene_results, volumes  # noqa: E402
 
 SIZE = (7, 9, 11)  # i, j, k
 OBLIQUE = np.array(sitk.VersorTransform((0.2, 0.5, -0.3), 0.9).GetMatrix()).reshape(3, 3)
@@ -324,6 +325,18 @@ def test_saved_and_read_again_by_slicer(scene, tmp_path):
     assert described(read.GetSegmentation()) == described(node.GetSegmentation())
     (found,) = points_of(read, "Right-Ventral-DC")
     np.testing.assert_allclose(found, ras(GRIDS["oblique, left-handed"], index), atol=1e-3)
+
+
+def test_what_is_doubtful_or_cut_off_stays_with_the_node(scene):
+    volume = volume_node(scene)
+    labels, add = labels_like(scene_of_slicer.image_of(volume), {(4, 1, 8): 17}), scene_of_slicer.add_segmentation
+    node = add(volume, result_of(labels, doubt="It is upside down.", cut_off=(17, 16)))
+    found = scene_results.segmentation_of(node)
+    assert found.doubt == "It is upside down." and found.cut_off == (17, 16)
+    rows = {row["structure"]: row for row in volumes.rows(found)}
+    assert "upside down" in rows["Whole brain"]["remark"] and rows["Hippocampus"]["cut_off"] == "left"
+    plain = scene_results.segmentation_of(add(volume, result_of(labels)))
+    assert plain.doubt == "" and plain.cut_off == ()
 
 
 def test_a_saved_scene_brings_it_back(scene, tmp_path):

@@ -27,7 +27,7 @@ LIBRARY = Path(background.__file__).resolve().parent
 STAND_IN = """
 import os, signal, sys, time
 import SimpleITK as sitk
-from .errors import SEBrainSegError
+from .errors import SEBrainSegError, UnlikelyError
 from .segmentation import Excitation, Segmentation
 from .structures import Code, Structure, structures
 
@@ -37,6 +37,8 @@ def run(image, job, progress=None, cancelled=None):
     progress(0.25, "Segmenting coronal slices")
     if what == "sleep":
         time.sleep(120)
+    if what == "unlikely" and not job.accept_unlikely:
+        raise UnlikelyError("The cerebellum lies above the thalamus.")
     if what == "user error":
         raise SEBrainSegError("Only 3 ml of brain were found; choose a T1-weighted scan.")
     if what == "bug":
@@ -58,6 +60,7 @@ def one(image, job, chosen, progress):
     return Segmentation(
         sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {17: 2.25, 53: 0.0}, "cpu", structures(), chosen, 3.5,
         {17: 0.75} if sure else {}, sure, excitation if job.excitation else None,
+        "It is upside down." if job.accept_unlikely else "", (17,) if job.accept_unlikely else (),
     )
 """
 
@@ -140,8 +143,8 @@ class Listener:
     def structures(self):
         return self.found[0].structures
 
-    def failed(self, sentence):
-        self.told.append(("failed", sentence))
+    def failed(self, sentence, *unlikely):
+        self.told.append(("failed", sentence, *unlikely))
 
     def cancelled(self):
         self.told.append(("cancelled",))
@@ -222,6 +225,14 @@ def test_a_user_error_is_one_sentence(library, temporary, image, monkeypatch):
     assert listener.outcome() == ("failed", "Only 3 ml of brain were found; choose a T1-weighted scan.")
     assert b"Traceback" not in listener.run.errors
     assert not list(temporary.iterdir())
+
+
+def test_an_unlikely_result_is_refused_and_comes_if_it_is_accepted(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "unlikely")
+    assert run_to_end(image).outcome() == ("failed", "The cerebellum lies above the thalamus.", True)
+    listener = run_to_end(image, Job(accept_unlikely=True))
+    assert listener.outcome() == ("finished", "cpu")
+    assert listener.found[0].doubt == "It is upside down." and listener.found[0].cut_off == (17,)
 
 
 def test_a_bug_is_one_sentence_and_a_traceback_in_the_log(library, temporary, image, monkeypatch, caplog):
@@ -341,7 +352,10 @@ class Silent:
         """The last line of a child that found labels, without its end."""
         sitk.WriteImage(image, str(self.folder / "0-labels.nrrd"))
         row = {"images": ["labels"], "device": "mps", "seconds": 1, "parameters": {}, "structures": []}
-        self.on_output(json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **fields}]}).encode())
+        said = {"doubt": "", "cut_off": []}
+        self.on_output(
+            json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **said, **fields}]}).encode()
+        )
 
     def kill(self):
         self.on_output(b'{"progress": 0.9, "message": "late"}\n{"error": "late"}\n')
