@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Optional
 
+from .console import shown
 from .errors import SEBrainSegError
 from .inputs import results_name
 from .parameters import Parameters
@@ -67,7 +68,7 @@ def attempt(scan, work, progress=None):
     try:
         segment_scan(scan, work, progress)
     except SEBrainSegError as error:
-        reason = str(error)
+        reason = one_line(error)
     except Exception as error:  # whatever it was, the next scan has a right to be segmented
         details = traceback.format_exc()
         reason = f"unexpected failure ({one_line(error)}); --debug says where."
@@ -76,7 +77,7 @@ def attempt(scan, work, progress=None):
 
 def one_line(error):
     """The message of an exception, or its name if it has none, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown(" ".join(str(error).split())) or type(error).__name__
 
 
 def in_turn(scans, work, progress_line):
@@ -116,7 +117,7 @@ class Batch:
     def __init__(self, scans, work, summary, told, at_once=1, again=False, debug=False):
         self.work, self.summary, self.told, self.again, self.debug = work, summary, told, again, debug
         self.at_once, self.busy = at_once, 0.0
-        self.network = results_name(work.parameters)
+        self.network = shown(results_name(work.parameters))
         self.count, self.finished, self.segmented, self.failed = len(scans), 0, 0, 0
         self.began, self.rows, self.trouble = time.monotonic(), [], ""
         # Scans whose results would have the same names; the first that can be segmented gets them.
@@ -163,7 +164,7 @@ class Batch:
     def skip(self, scan, known):
         """Tell that a scan is done, and keep what is there of it unless the summary knows it."""
         self.finished += 1
-        self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {scan.segmentation}", False)
+        self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {shown(scan.segmentation)}", False)
         if not known:
             try:
                 self.rows.append(row_of(scan, self.network, SKIPPED, volumes=volumes_in(scan.table)))
@@ -188,7 +189,7 @@ class Batch:
             self.busy += outcome.seconds
             self.rows.append(row_of(scan, self.network, SEGMENTED, outcome.seconds, volumes=volumes))
             self.keep()
-            found = f"{sum(volumes.values()):.1f} ml in {len(volumes)} structures -> {scan.segmentation}"
+            found = f"{sum(volumes.values()):.1f} ml in {len(volumes)} structures -> {shown(scan.segmentation)}"
             self.told(f"{self.counted()}{scan.name}: {found}{self.time_left()}", False)
             self.refuse_rivals(scan)
         self.keep()

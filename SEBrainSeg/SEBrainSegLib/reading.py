@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import SEBrainSegError
+from .native_paths import by_native_path
 
 MGH_ENDINGS = (".mgh", ".mgz")
 
@@ -19,6 +20,7 @@ TOLERANCE = 0.1
 POSITION = "0020|0032"
 
 
+@by_native_path
 def read(path):
     """Read a volume.
 
@@ -104,6 +106,7 @@ def quietly():
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
 
 
+@by_native_path
 def is_dicom(folder):
     """Whether a folder holds slices of DICOM series."""
     with quietly():
