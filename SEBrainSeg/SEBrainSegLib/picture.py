@@ -20,8 +20,8 @@ LETTERS = {
     "A": (".111.", "1...1", "1...1", "11111", "1...1", "1...1", "1...1"),
     "P": ("1111.", "1...1", "1...1", "1111.", "1....", "1....", "1...."),
 }
-# What stands at the left and the right edge of a panel: the patient's left is on the left.
-EDGES = {"coronal": "LR", "axial": "LR", "sagittal": "PA"}
+# What stands at the left and the right edge of a panel: as in Slicer, the patient's left is on the right.
+EDGES = {"coronal": "RL", "axial": "RL", "sagittal": "AP"}
 
 
 def write_letter(panel, letter, row, column):
@@ -40,8 +40,8 @@ def outlined(labels):
 
 
 def slice_of(array, view, position):
-    """One slice, upright: superior (or anterior) at the top, the patient's left at the left."""
-    return np.take(array, position, axis=VIEWS[view])[::-1]
+    """One slice, upright: superior (or anterior) at the top; the patient's left, or posterior, at the right."""
+    return np.take(array, position, axis=VIEWS[view])[::-1, ::-1]
 
 
 def positions_of_interest(labels, structures):

@@ -36,6 +36,45 @@ def known():
     return len(rows("out/sebrainseg.csv")) if os.path.exists("out/sebrainseg.csv") else 0
 
 
+def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, capsys):
+    """Workers hold every scan but the first until a file says go; before a test in which a worker is replaced."""
+    for number in range(20):
+        scan(tmp_path / "study" / f"{number:02}.nii")
+    begun, ended, go = (tmp_path / name for name in ("begun", "ended", "go"))
+    begun.mkdir(), ended.mkdir()
+
+    def hold():
+        from SEBrainSegLib import batch
+
+        def held(scan, work, progress=None, segment_scan=batch.segment_scan):
+            (begun / scan.path.stem).touch()
+            while scan.path.name != "00.nii" and not go.exists():
+                time.sleep(0.02)
+            segment_scan(scan, work, progress)
+            (ended / scan.path.stem).touch()
+
+        batch.segment_scan = held
+
+    client.run(hold)
+    client.wait_for_workers(2)
+    tell = cli.tell
+
+    def interrupted(line, failure):
+        tell(line, failure)
+        if "[1/20]" in line:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "tell", interrupted)
+    assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
+    assert "the same command goes on" in capsys.readouterr().err
+    go.touch()
+    # Would wait for all that was queued before it.
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=DEADLOCK) == 3
+    wait_until(lambda: set(os.listdir(begun)) == set(os.listdir(ended)))
+    # Nothing else but what the workers were at, one each.
+    assert len(os.listdir(begun)) <= 3 and segmented("out") == set(os.listdir(begun)) and known() == 1
+
+
 @POSIX
 def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
     """One scan is a pipe, at which its worker waits to be killed; by the next try there is a scan in its place."""
@@ -56,45 +95,6 @@ def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
     assert segmented("out") == {"a", "b", "c", "d"}
     assert not [name for name in os.listdir("out") if name.startswith(".")]
     assert {row["status"] for row in rows("out/sebrainseg.csv").values()} == {"segmented"}
-
-
-def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, capsys):
-    """Workers hold every scan but the first until a file says go."""
-    for number in range(20):
-        scan(tmp_path / "study" / f"{number:02}.nii")
-    begun, go = tmp_path / "begun", tmp_path / "go"
-    begun.mkdir()
-
-    def hold():
-        from SEBrainSegLib import batch
-
-        def held(scan, work, progress=None, segment_scan=batch.segment_scan):
-            if scan.path.name != "00.nii":
-                (begun / scan.path.stem).touch()
-                while not go.exists():
-                    time.sleep(0.02)
-            segment_scan(scan, work, progress)
-
-        batch.segment_scan = held
-
-    client.run(hold)
-    client.wait_for_workers(2)
-    tell = cli.tell
-
-    def interrupted(line, failure):
-        tell(line, failure)
-        if "[1/20]" in line:
-            raise KeyboardInterrupt
-
-    monkeypatch.setattr(cli, "tell", interrupted)
-    assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
-    assert "the same command goes on" in capsys.readouterr().err
-    go.touch()
-    # Would wait for all that was queued before it.
-    assert client.submit(sum, [1, 2], pure=False).result(timeout=DEADLOCK) == 3
-    wait_until(lambda: not busy_workers(client))
-    # Nothing but what the workers were at, one each.
-    assert len(os.listdir(begun)) <= 2 and segmented("out") == {"00", *os.listdir(begun)} and known() == 1
 
 
 def test_without_a_cluster_there_is_one_sentence(tmp_path, monkeypatch, capsys):
