@@ -12,7 +12,7 @@ from pathlib import Path
 
 from . import bids, memory, summary, user_models
 from .batch import Batch, Work, duration, in_turn
-from .console import SILENCE, Pulse, shown, steady
+from .console import SILENCE, Pulse, is_lost, shown, steady
 from .errors import SEBrainSegError
 from .inputs import find_scans, local, local_path
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
@@ -116,7 +116,8 @@ class ListNetworks(argparse.Action):
             parser.exit(1, f"sebrainseg: {error}\n")
         for name in user_models.names():
             print(f"--model {shown(shlex.quote(name))}")
-        parser.exit()
+        sys.stdout.flush()
+        parser.exit(1 if is_lost(sys.stdout) else 0)
 
 
 class TellVersion(argparse.Action):

@@ -91,6 +91,12 @@ class Stream:
         return getattr(self.stream, name)
 
 
+def is_lost(stream):
+    """Whether something that was to be kept could not be written; who closes a pipe has seen enough."""
+    failure = getattr(stream, "failure", None)
+    return failure is not None and not isinstance(failure, BrokenPipeError)
+
+
 @contextmanager
 def steady(program):
     """Replace ``sys.stdout`` and ``sys.stderr`` by streams that raise no error; say on the latter if the former fails.
@@ -115,7 +121,7 @@ def steady(program):
         yield output
     finally:
         output.flush()
-        if output.failure is not None and not isinstance(output.failure, BrokenPipeError):
+        if is_lost(output):
             reason = getattr(output.failure, "strerror", None) or output.failure
             errors.write(f"{program}: Standard output cannot be written ({reason}); all else went on.\n")
         errors.flush()
@@ -123,25 +129,25 @@ def steady(program):
 
 
 class Pulse:
-    """Calls a function, in a thread of its own, whenever there was neither a call nor a beat for some seconds.
+    """Calls a function, in a thread of its own, whenever there was no call and no beat for :data:`SILENCE`.
 
     Args:
         tell: called without arguments.
-        every: seconds.
     """
 
-    def __init__(self, tell, every=None):
-        self.tell, self.every, self.last = tell, SILENCE if every is None else every, time.monotonic()
+    def __init__(self, tell):
+        self.tell, self.last = tell, time.monotonic()
         self.closed = threading.Event()
-        threading.Thread(target=self.run, daemon=True).start()
+        self.thread = threading.Thread(target=self.run, daemon=True)
+        self.thread.start()
 
     def beat(self):
         """Note that something was told."""
         self.last = time.monotonic()
 
     def run(self):
-        while not self.closed.wait(max(0.0, self.last + self.every - time.monotonic())):
-            if time.monotonic() >= self.last + self.every:
+        while not self.closed.wait(max(0.0, self.last + SILENCE - time.monotonic())):
+            if time.monotonic() >= self.last + SILENCE:
                 self.beat()
                 self.tell()
 

@@ -13,6 +13,7 @@ ZOOM = 2
 # Pixels along the longest side of what is no brain, of whatever size.
 RESOLUTION = 256
 GAP = 6
+BETWEEN = 24  # pixels between slices, so that the letters of two do not read as one
 OPACITY = 0.45
 LETTERS = {
     "L": ("1....", "1....", "1....", "1....", "1....", "1....", "11111"),
@@ -112,7 +113,7 @@ def picture(image, labels, structures):
                 write_letter(panel, letter, GAP, column)
             panels.append(panel)
         height = max(panel.shape[0] for panel in panels)
-        padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, GAP), (0, 0))) for panel in panels]
+        padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, BETWEEN), (0, 0))) for panel in panels]
         rows += [np.concatenate(padded, axis=1), np.zeros((GAP, sum(p.shape[1] for p in padded), 3), np.uint8)]
     return np.concatenate(rows)
 

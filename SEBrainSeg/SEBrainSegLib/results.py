@@ -84,12 +84,20 @@ def refuse_existing(paths, overwrite=False):
         raise SEBrainSegError(f"{there[0]} exists; choose another folder with -o or replace it with --overwrite.")
 
 
-def refuse_file_in_the_way(folder):
-    """Raise :class:`SEBrainSegError` if a folder cannot be made because a file has its name, or that of a parent."""
+def refuse_file_in_the_way(folder, option="-o"):
+    """Refuse a folder that cannot be made because a file has its name, or that of a parent.
+
+    Args:
+        folder: path of the folder.
+        option: what it was named by.
+
+    Raises:
+        SEBrainSegError: there is such a file.
+    """
     for path in (Path(folder), *Path(folder).parents):
         if os.path.lexists(path) and not os.path.isdir(path):
             raise SEBrainSegError(
-                f"{path} is in the way: it is a file, where results need a folder; choose another with -o."
+                f"{path} is in the way: it is a file, where a folder is needed; choose another with {option}."
             )
 
 

@@ -115,9 +115,7 @@ def test_abdominal_ct_reaches_dice_of_0_9_on_unseen_patients(tmp_path, capsys):
         names = (data / f"p{number}_{kind}.nii.gz" for kind in ("image", "labels"))
         write_patient(*names, number, AXCODES[number % 3])
     table = write_table(tmp_path / "organs.csv", ORGANS)
-    said = trained(
-        capsys, data, "--structures", table, "--view", "axial", "--se", "scse", "--output", "abdomen"
-    )
+    said = trained(capsys, data, "--structures", table, "--view", "axial", "--se", "scse", "--output", "abdomen")
     assert "8 volumes with labels" in said and "6 to train on, 2 to validate" in said
     assert user_models.names() == ("abdomen",)
     # Organs of 105 to 190 HU with noise of 15: their window leaves the air out.
@@ -146,7 +144,18 @@ def test_retinal_oct_reaches_dice_of_0_9_on_unseen_scans(tmp_path, capsys):
     table = write_table(tmp_path / "layers.csv", LAYERS)
     validation = ("--validation", "eye03", "eye07")
     said = trained(
-        capsys, data, "--structures", table, "--se", "cse", "--loss", "both", "--output", "retina", *validation, steps=40
+        capsys,
+        data,
+        "--structures",
+        table,
+        "--se",
+        "cse",
+        "--loss",
+        "both",
+        "--output",
+        "retina",
+        *validation,
+        steps=40,
     )
     assert "10 2D images with labels" in said and "Validation: eye03, eye07." in said and "255  ignored" in said
     images, truths = zip(*(b_scan(seed) for seed in range(100, 104)))
