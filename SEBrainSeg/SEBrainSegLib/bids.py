@@ -32,7 +32,7 @@ IMAGE = re.compile(r"_(T1w|UNIT1)\.nii(\.gz)?$")
 NOT_TAKEN = (
     (re.compile(r"_(desc|space|res|den|label)-"), "derived, by desc- or space- in its name"),
     (re.compile(r"_part-(?!mag)"), "no magnitude, by part- in its name"),
-    (re.compile(r"_UNIT1\."), "an MP2RAGE of noise for air (UNIT1)"),
+    (re.compile(r"_UNIT1\."), "of MP2RAGE, whose air is noise"),
 )
 
 

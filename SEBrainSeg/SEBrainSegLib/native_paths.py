@@ -62,7 +62,7 @@ def native_path(path):
 
 @contextmanager
 def native_folder(folder):
-    """Give a path by which native code can write files into a folder; as :func:`native_path`."""
+    """Give a path by which native code can look into a folder or write files into it; as :func:`native_path`."""
     if is_safe(os.path.abspath(folder)):
         yield Path(folder)
         return

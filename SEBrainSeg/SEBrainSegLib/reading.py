@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from .errors import SEBrainSegError
-from .native_paths import by_native_path
+from .native_paths import by_native_path, native_folder
 
 MGH_ENDINGS = (".mgh", ".mgz")
 
@@ -106,11 +106,10 @@ def quietly():
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
 
 
-@by_native_path
 def is_dicom(folder):
     """Whether a folder holds slices of DICOM series."""
-    with quietly():
-        return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder)))
+    with quietly(), native_folder(folder) as native:
+        return bool(sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(native)))
 
 
 def read_dicom(folder):

@@ -97,13 +97,15 @@ def test_the_process_ends_in_order_whatever_reads_it(arguments, redirection, sta
 @POSIX
 def test_results_do_not_get_the_numbers_of_closed_streams(tmp_path):
     """Else what a library prints would go into one of them."""
-    code = (
-        "from SEBrainSegLib import console\nwith console.steady('x'): print(open('file', 'w').fileno() > 2, file=kept)"
-    )
-    code = f"kept = open('kept', 'w'); {code}".replace("; ", "\n")
-    command = f"'{sys.executable}' -c \"{code}\" <&- >&- 2>&- 9>&-"
+    code = """
+kept = open('kept', 'w')  # takes the place of stdin
+from SEBrainSegLib import console
+with console.steady('x'):
+    print(open('file', 'w').fileno() > 2, file=kept)
+"""
+    command = f'"{sys.executable}" -c "{code}" <&- >&- 2>&-'
     subprocess.run(["bash", "-c", command], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(LIBRARY)}, check=True)
-    assert (tmp_path / "kept").exists()
+    assert (tmp_path / "kept").read_text() == "True\n"
 
 
 def test_text_that_no_file_can_hold_is_shown_all_the_same():

@@ -103,7 +103,8 @@ def test_names_are_found_where_the_system_knows_ascii_only(organs, tmp_path):
 
 @ANY_BYTES
 def test_a_bids_dataset_in_a_folder_that_is_no_utf8_gets_its_derivatives(organs, tmp_path):
-    scan(tmp_path / BAD / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    scan(tmp_path / "plain" / "sub-01" / "anat" / "sub-01_T1w.nii.gz")
+    (tmp_path / "plain").rename(tmp_path / BAD)
     (tmp_path / BAD / "dataset_description.json").write_text("{}")
     assert run(BAD, f"{BAD} out", "participant") == 0
     assert len(os.listdir(f"{BAD} out/sub-01/anat")) == 6

@@ -142,7 +142,7 @@ def test_retinal_oct_reaches_dice_of_0_9_on_unseen_scans(tmp_path, capsys):
         sitk.WriteImage(sitk.GetImageFromArray(image), str(data / "images" / f"eye{number:02}.png"))
         sitk.WriteImage(sitk.GetImageFromArray(labels), str(data / "labels" / f"eye{number:02}.png"))
     table = write_table(tmp_path / "layers.csv", LAYERS)
-    validation = ("--validation", "eye03", "eye07")
+    held_out = ("--validation", "eye03", "eye07")
     said = trained(
         capsys,
         data,
@@ -154,7 +154,7 @@ def test_retinal_oct_reaches_dice_of_0_9_on_unseen_scans(tmp_path, capsys):
         "both",
         "--output",
         "retina",
-        *validation,
+        *held_out,
         steps=40,
     )
     assert "10 2D images with labels" in said and "Validation: eye03, eye07." in said and "255  ignored" in said

@@ -57,26 +57,27 @@ def positive(text):
     return value
 
 
+def local_text(text):
+    """A path as :func:`~.inputs.local_path` gives it, or a name, as text."""
+    return str(local_path(text))
+
+
 def parser():
     """Arguments of the command."""
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
-    parser.add_argument(
-        "data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D volumes or 2D images"
-    )
-    parser.add_argument(
-        "--structures", metavar="TABLE", type=local_path, help="CSV with the columns LabelValue and Name"
-    )
+    parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
+    parser.add_argument("--structures", metavar="TABLE", type=local_path, help="CSV with columns LabelValue and Name")
     parser.add_argument("--architecture", default="unet", choices=sorted(NETWORKS))
     parser.add_argument("--se", default="scse", type=str.lower, choices=VARIANTS)
     parser.add_argument("--view", default="coronal", choices=sorted(VIEWS), help="direction of slicing of 3D volumes")
     parser.add_argument(
         "--output",
         metavar="MODEL",
-        type=lambda text: str(local_path(text)),
+        type=local_text,
         help="name, or path ending in .pt, of the model file to make",
     )
     parser.add_argument(
-        "--models", metavar="DIR", type=local_path, help="make DIR/unet-scse-coronal.pt and the like instead"
+        "--models", metavar="DIR", type=local_path, help="make DIR/unet-scse-coronal.pt and such instead"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists, and start anew")
     parser.add_argument(
@@ -100,15 +101,9 @@ def parser():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
-    parser.add_argument(
-        "--start-from", type=local_path, help="model file whose weights to start from; SE blocks may differ"
-    )
-    parser.add_argument(
-        "--label-maps", metavar="DIR", type=local_path, help="heads to synthesise scans of: the brain recipe"
-    )
-    parser.add_argument(
-        "--run", type=local_path, help="folder for the checkpoint and the curve (default: beside the model)"
-    )
+    parser.add_argument("--start-from", type=local_path, help="model file to start from; SE blocks may differ")
+    parser.add_argument("--label-maps", metavar="DIR", type=local_path, help="heads to make scans of: the brain recipe")
+    parser.add_argument("--run", type=local_path, help="folder of checkpoint and curve (default: beside the model)")
     return parser
 
 
