@@ -45,8 +45,14 @@ class Outcome(NamedTuple):
     details: str = ""
 
 
-def segment_scan(scan, work, progress=None):
+def segment_scan(scan, work, progress=None, read=read):
     """Read, segment and write one scan in this process.
+
+    Args:
+        scan: a :class:`~.inputs.Scan`.
+        work: a :class:`Work`.
+        progress: called with a fraction in [0, 1] and a message.
+        read: what reads it, as :func:`.reading.read`.
 
     Raises:
         SEBrainSegError: something that the user can mend.
@@ -62,11 +68,11 @@ def segment_scan(scan, work, progress=None):
     write_results(image, found, scan.paths, work.overwrite, scan.writers(work.parameters))
 
 
-def attempt(scan, work, progress=None):
-    """Segment one scan, whatever happens; returns an :class:`Outcome`."""
+def attempt(scan, work, progress=None, read=read):
+    """Segment one scan, whatever happens, as :func:`segment_scan`; returns an :class:`Outcome`."""
     began, reason, details = time.monotonic(), "", ""
     try:
-        segment_scan(scan, work, progress)
+        segment_scan(scan, work, progress, read)
     except SEBrainSegError as error:
         reason = one_line(error)
     except Exception as error:  # whatever it was, the next scan has a right to be segmented
@@ -80,19 +86,20 @@ def one_line(error):
     return shown(" ".join(str(error).split())) or type(error).__name__
 
 
-def in_turn(scans, work, progress_line):
+def in_turn(scans, work, progress_line, read=read):
     """Segment scans one after the other in this process; yields each with its outcome.
 
     Args:
         scans: a deque of :class:`~.inputs.Scan`, emptied; more may be added meanwhile.
         work: a :class:`Work`.
         progress_line: called with the name of a scan; returns what is called with its progress and closed at its end.
+        read: what reads a scan, as :func:`.reading.read`.
     """
     while scans:
         scan = scans.popleft()
         line = progress_line(stem(scan.path))
         try:
-            outcome = attempt(scan, work, line)
+            outcome = attempt(scan, work, line, read)
         finally:
             line.close()
         yield scan, outcome

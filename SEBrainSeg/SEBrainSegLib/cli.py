@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 import time
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from itertools import product
@@ -16,7 +16,8 @@ from .console import SILENCE, Pulse, is_lost, shown, steady
 from .errors import SEBrainSegError
 from .inputs import find_scans, local, local_path
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
-from .processes import in_processes
+from .processes import Reader, in_processes
+from .reading import read
 from .resources import version
 from .results import refuse_file_in_the_way
 
@@ -198,15 +199,18 @@ def check_bids(chosen):
     return is_bids
 
 
-def engine_of(chosen, single):
-    """Return what segments the scans: this process, several or a cluster."""
+def engine_of(chosen, single, reader):
+    """Return what segments the scans: this process, which has them read by a :class:`~.processes.Reader` unless there
+    is one alone, several or a cluster.
+    """
     if chosen.dask:
         from .cluster import on_cluster
 
         return partial(on_cluster, address=chosen.dask)
     if chosen.jobs > 1 and not single:
         return partial(in_processes, jobs=chosen.jobs)
-    return partial(in_turn, progress_line=partial(ProgressLine, stream=sys.stderr))
+    progress_line = partial(ProgressLine, stream=sys.stderr)
+    return partial(in_turn, progress_line=progress_line, read=read if single else reader.read)
 
 
 def tell(line, failure):
@@ -266,8 +270,8 @@ def command(argv):
         work = Work(parameters, chosen.confidence, overwrite=chosen.overwrite or not single)
         table = None if single or not scans else Path(folder) / summary.FILE
         batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
-        with signs_of_life(batch) if chosen.dask or chosen.jobs > 1 else nullcontext():
-            batch.run(engine_of(chosen, single))
+        with signs_of_life(batch) if chosen.dask or chosen.jobs > 1 else nullcontext(), closing(Reader()) as reader:
+            batch.run(engine_of(chosen, single, reader))
     except SEBrainSegError as error:
         tell(str(error), True)
         return 1

@@ -4,13 +4,15 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import SimpleITK as sitk
 
-from cohorts import DEADLOCK, rows, run, scan, segmented
+from cohorts import DEADLOCK, pipe, rows, run, scan, segmented
 from SEBrainSegLib import cli, native_paths
 from SEBrainSegLib.reading import read
 from test_cli import dicom_series
@@ -199,3 +201,27 @@ def test_a_folder_that_may_not_be_looked_into_does_not_end_the_batch(organs, tmp
     assert run("study", "-o", "out") == 1
     assert "cannot be opened (Permission denied)" in capsys.readouterr().err
     assert rows("out/sebrainseg.csv")["b.nii.gz"]["status"] == "segmented"
+
+
+# Native code that crashes
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_a_file_that_crashes_its_reader_costs_that_scan(organs, tmp_path, capsys):
+    """Stands in for damaged files by which SimpleITK ends: the process that reads a scan is killed meanwhile."""
+    for name in "ace":
+        scan(tmp_path / "study" / f"{name}.nrrd")
+    deadly = pipe(tmp_path / "study" / "d.nrrd")
+    command = threading.Thread(target=lambda: statuses.append(run(deadly, "study", "-o", "out")))
+    statuses = []
+    command.start()
+    # Whoever can open the pipe for writing, has a reader at its other end.
+    with open(deadly, "wb", buffering=0):
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):
+                child.kill()
+    command.join(DEADLOCK)
+    assert statuses == [1] and segmented("out") == {"a", "c", "e"}
+    assert rows("out/sebrainseg.csv")["d.nrrd"]["status"] == "failed"
+    assert "d.nrrd made the process that read it crash" in capsys.readouterr().err
+    assert not any("spawn_main" in " ".join(child.cmdline()) for child in psutil.Process().children())
