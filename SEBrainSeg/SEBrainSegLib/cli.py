@@ -17,7 +17,6 @@ from .errors import SEBrainSegError
 from .inputs import find_scans, local, local_path
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
 from .processes import Reader, in_processes
-from .reading import read
 from .resources import version
 from .results import refuse_file_in_the_way
 
@@ -200,9 +199,7 @@ def check_bids(chosen):
 
 
 def engine_of(chosen, single, reader):
-    """Return what segments the scans: this process, which has them read by a :class:`~.processes.Reader` unless there
-    is one alone, several or a cluster.
-    """
+    """Return what segments the scans: this process, which has a :class:`~.processes.Reader`, several or a cluster."""
     if chosen.dask:
         from .cluster import on_cluster
 
@@ -210,7 +207,7 @@ def engine_of(chosen, single, reader):
     if chosen.jobs > 1 and not single:
         return partial(in_processes, jobs=chosen.jobs)
     progress_line = partial(ProgressLine, stream=sys.stderr)
-    return partial(in_turn, progress_line=progress_line, read=read if single else reader.read)
+    return partial(in_turn, progress_line=progress_line, read=reader.read)
 
 
 def tell(line, failure):

@@ -12,7 +12,7 @@ from multiprocessing import connection
 from . import memory
 from .batch import Outcome, attempt
 from .errors import SEBrainSegError
-from .reading import read
+from .reading import MGH_ENDINGS, read
 
 TRIES = 2  # of a scan whose process dies
 PATIENCE = 2.0  # seconds that a process may take to tidy up before it is killed
@@ -121,7 +121,8 @@ class Worker:
 class Reader:
     """Reads scans in a process of its own where that may crash, so that it costs one scan and not the run.
 
-    NIfTI is read here: its reader bore every damaged file that was tried, and that process takes a second to start.
+    NIfTI and MGH are read here: their readers bore every damaged file that was tried, and the process takes a second
+    to start.
     """
 
     def __init__(self):
@@ -129,7 +130,7 @@ class Reader:
 
     def read(self, path):
         """Read as :func:`.reading.read`; a crash is a :class:`SEBrainSegError`, too."""
-        if str(path).lower().endswith((".nii", ".nii.gz")):
+        if str(path).lower().endswith((".nii", ".nii.gz", *MGH_ENDINGS)):
             return read(path)
         if self.process is None:
             self.start()
