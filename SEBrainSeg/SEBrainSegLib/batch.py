@@ -7,6 +7,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from typing import NamedTuple, Optional
 
+from .console import shown
 from .errors import SEBrainSegError, UnlikelyError
 from .inputs import results_name
 from .orientation import notes
@@ -55,11 +56,15 @@ class Outcome(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def segment_scan(scan, work, progress=None, noted=None):
+def segment_scan(scan, work, progress=None, noted=None, read=read):
     """Read, segment and write one scan in this process.
 
     Args:
+        scan: a :class:`~.inputs.Scan`.
+        work: a :class:`Work`.
+        progress: called with a fraction in [0, 1] and a message.
         noted: called with a tuple of sentences on the scan, if there is one.
+        read: what reads it, as :func:`.reading.read`.
 
     Raises:
         SEBrainSegError: something that the user can mend.
@@ -80,15 +85,15 @@ def segment_scan(scan, work, progress=None, noted=None):
     write_results(image, found, scan.paths, work.overwrite, scan.writers(work.parameters))
 
 
-def attempt(scan, work, progress=None):
-    """Segment one scan, whatever happens; returns an :class:`Outcome`."""
+def attempt(scan, work, progress=None, read=read):
+    """Segment one scan, whatever happens, as :func:`segment_scan`; returns an :class:`Outcome`."""
     began, reason, details, noted = time.monotonic(), "", "", []
     try:
-        segment_scan(scan, work, progress, noted.extend)
+        segment_scan(scan, work, progress, noted.extend, read)
     except UnlikelyError as error:
-        reason = f"{error} To see the result all the same, add --accept-unlikely."
+        reason = f"{one_line(error)} To see the result all the same, add --accept-unlikely."
     except SEBrainSegError as error:
-        reason = str(error)
+        reason = one_line(error)
     except Exception as error:  # whatever it was, the next scan has a right to be segmented
         details = traceback.format_exc()
         reason = f"unexpected failure ({one_line(error)}); --debug says where."
@@ -97,22 +102,23 @@ def attempt(scan, work, progress=None):
 
 def one_line(error):
     """The message of an exception, or its name if it has none, in one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    return shown(" ".join(str(error).split())) or type(error).__name__
 
 
-def in_turn(scans, work, progress_line):
+def in_turn(scans, work, progress_line, read=read):
     """Segment scans one after the other in this process; yields each with its outcome.
 
     Args:
         scans: a deque of :class:`~.inputs.Scan`, emptied; more may be added meanwhile.
         work: a :class:`Work`.
         progress_line: called with the name of a scan; returns what is called with its progress and closed at its end.
+        read: what reads a scan, as :func:`.reading.read`.
     """
     while scans:
         scan = scans.popleft()
         line = progress_line(stem(scan.path))
         try:
-            outcome = attempt(scan, work, line)
+            outcome = attempt(scan, work, line, read)
         finally:
             line.close()
         yield scan, outcome
@@ -137,7 +143,7 @@ class Batch:
     def __init__(self, scans, work, summary, told, at_once=1, again=False, debug=False):
         self.work, self.summary, self.told, self.again, self.debug = work, summary, told, again, debug
         self.at_once, self.busy = at_once, 0.0
-        self.network = results_name(work.parameters)
+        self.network = shown(results_name(work.parameters))
         self.count, self.finished, self.segmented, self.failed = len(scans), 0, 0, 0
         self.began, self.rows, self.trouble = time.monotonic(), [], ""
         # Scans whose results would have the same names; the first that can be segmented gets them.
@@ -184,7 +190,7 @@ class Batch:
     def skip(self, scan, known):
         """Tell that a scan is done, and keep what is there of it unless the summary knows it."""
         self.finished += 1
-        self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {scan.segmentation}", False)
+        self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {shown(scan.segmentation)}", False)
         if not known:
             try:
                 volumes, remarks = volumes_in(scan.table), remarks_in(scan.table)
@@ -215,7 +221,7 @@ class Batch:
             self.keep()
             found, count = sum(ml > 0 for ml in volumes.values()), len(volumes)
             counted = f"{count} structures" if found == count else f"{found} of {count} structures"
-            text = f"{sum(volumes.values()):.1f} ml in {counted} -> {scan.segmentation}"
+            text = f"{sum(volumes.values()):.1f} ml in {counted} -> {shown(scan.segmentation)}"
             more = [f"... and {len(remarks) - TOLD} more, in the table"] if len(remarks) > TOLD else []
             lines = [f"{self.counted()}{scan.name}: {text}{self.time_left()}", *remarks[:TOLD], *more]
             self.told("\n    ".join(lines), False)

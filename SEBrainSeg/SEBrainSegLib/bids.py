@@ -9,24 +9,31 @@ import json
 import os
 import re
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 from . import results
+from .console import shown
 from .errors import SEBrainSegError
-from .inputs import Scan, results_name
+from .inputs import BIDS_DESCRIPTION, Scan, looks_like_bids, results_name
+from .resources import version
 from .results import CONFIDENCE, WRITERS, result_paths
 from .summary import FILE
 
 LEVELS = ("participant", "group")
 VERSION = "1.10.0"  # of the specification
-DESCRIPTION = "dataset_description.json"
 NAME = "sebrainseg"
 CODE = "https://github.com/SEBrainSeg/SEBrainSeg"
 PAPER = "https://doi.org/10.1109/TMI.2018.2867261"
 IGNORED = ("*_dseg.seg.nrrd", "*_dseg.png", "*_volumes.tsv", f"*{CONFIDENCE}", FILE)
 VOLUMES = "_volumes.tsv"
-SUFFIX = re.compile(r"_T1w\.nii(\.gz)?$")
+# A T1-weighted scan, or what MP2RAGE makes one from; its name's entities are key-label, with underscores.
+IMAGE = re.compile(r"_(T1w|UNIT1)\.nii(\.gz)?$")
+# Why an image is not segmented, by what of its name tells: not of a scanner, or no T1-weighted magnitude.
+NOT_TAKEN = (
+    (re.compile(r"_(desc|space|res|den|label)-"), "derived, by desc- or space- in its name"),
+    (re.compile(r"_part-(?!mag)"), "no magnitude, by part- in its name"),
+    (re.compile(r"_UNIT1\."), "of MP2RAGE, whose air is noise"),
+)
 
 
 @dataclass(frozen=True)
@@ -64,11 +71,11 @@ class BidsScan(Scan):
         """Return what the sidecar of the label map says of how it came about."""
         source = f"bids:raw:{self.name}"
         return {
-            "Description": f"Structures of the brain, segmented by {parameters.title} of SEBrainSeg",
+            "Description": f"Structures of the brain, segmented by {shown(parameters.title)} of SEBrainSeg",
             "Sources": [source],
             "SpatialReference": source,
             "Manual": False,
-            "Network": results_name(parameters),
+            "Network": shown(results_name(parameters)),
         }
 
     def is_done(self, parameters):
@@ -80,7 +87,7 @@ class BidsScan(Scan):
         if not super().is_done(parameters):
             return False
         made_by = read_json(self.paths["_dseg.json"]).get("Network")
-        if made_by != results_name(parameters):
+        if made_by != shown(results_name(parameters)):
             raise SEBrainSegError(
                 f"Its results in {self.table.parent} are of {made_by or 'something else'}; "
                 "choose another output folder, or --overwrite."
@@ -88,45 +95,91 @@ class BidsScan(Scan):
         return True
 
 
-def scans_of(bids_dir, output_dir, labels=(), confidence=False):
-    """Return the T1-weighted scans of a dataset, in every session, as a list of :class:`BidsScan`.
+def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unchecked=False):
+    """Find the T1-weighted scans of a dataset, in every session.
+
+    Of ``.nii`` and ``.nii.gz`` of one name, the latter is taken.
 
     Args:
         bids_dir: its root.
         output_dir: root of the derivatives.
         labels: subjects, with or without ``sub-``; all if there are none.
+        sessions: sessions, with or without ``ses-``; all, and scans without one, if there are none.
         confidence: whether a volume of confidences is among the results.
+        unchecked: whether it may lack its description.
+
+    Returns:
+        a list of :class:`BidsScan`, and a sentence about images that are left out, or ``""``.
 
     Raises:
-        SEBrainSegError: this is no BIDS dataset, it lacks one of the subjects, or there is no scan.
+        SEBrainSegError: this is no BIDS dataset, it lacks one of the subjects or sessions, or there is no scan.
     """
     root = Path(bids_dir)
-    if not (root / DESCRIPTION).is_file():
-        raise SEBrainSegError(f"{bids_dir} is no BIDS dataset: it has no {DESCRIPTION}.")
-    read_json(root / DESCRIPTION)
+    if not (unchecked and root.is_dir()):
+        if not (root / BIDS_DESCRIPTION).is_file():
+            hint = "; --skip-bids-validation takes it all the same" if looks_like_bids(root) else ""
+            raise SEBrainSegError(f"{bids_dir} is no BIDS dataset: it has no {BIDS_DESCRIPTION}{hint}.")
+        read_json(root / BIDS_DESCRIPTION)
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     if not subjects:
         raise SEBrainSegError(f"{bids_dir} has no subjects, which would be folders named sub-<label>.")
-    wanted = [f"sub-{label.removeprefix('sub-')}" for label in labels] or subjects
-    missing = sorted(set(wanted).difference(subjects))
-    if missing:
-        raise SEBrainSegError(f"{bids_dir} has no {', '.join(missing)}; there are {listed(subjects)}.")
-    found = []
-    for subject in sorted(set(wanted)):
-        for pattern in ("anat", "ses-*/anat"):
-            images = (root / subject).glob(f"{pattern}/{subject}_*T1w.nii*")
-            found += sorted(path for path in images if SUFFIX.search(path.name))
-    if not found:
-        raise SEBrainSegError(f"{bids_dir} has no T1-weighted scan (*_T1w.nii.gz) of {listed(sorted(set(wanted)))}.")
+    wanted = chosen_of(subjects, "sub-", labels, bids_dir)
+    there = sorted({path.name for subject in wanted for path in (root / subject).glob("ses-*") if path.is_dir()})
+    if sessions:
+        patterns = [f"{session}/anat" for session in chosen_of(there, "ses-", sessions, bids_dir)]
+    else:
+        patterns = ["anat", "ses-*/anat"]
+    found = {}
+    for subject in wanted:
+        for pattern in patterns:
+            images = sorted((root / subject).glob(f"{pattern}/{subject}_*.nii*"))
+            # Sorted, .nii.gz comes after its twin and takes its place.
+            found.update({IMAGE.sub(r"_\1", str(path)): path for path in images if IMAGE.search(path.name)})
+    reasons = {path: why_not(path.name) for path in found.values()}
+    taken = [path for path, reason in reasons.items() if not reason]
+    told = left_out({path.name: reason for path, reason in reasons.items() if reason})
+    if not taken:
+        raise SEBrainSegError(f"{bids_dir} has no T1-weighted scan (*_T1w.nii.gz) of {listed(wanted)}. {told}".strip())
     endings = ["_dseg.seg.nrrd", VOLUMES, "_dseg.tsv", "_dseg.json", "_dseg.png", CONFIDENCE, "_dseg.nii.gz"]
     if not confidence:
         endings.remove(CONFIDENCE)
     scans = []
-    for path in found:
+    for path in taken:
         place = path.relative_to(root)
-        name = f"{SUFFIX.sub('', path.name)}_desc-{NAME}"
-        scans.append(BidsScan(path, place.as_posix(), result_paths(Path(output_dir) / place.parent, name, endings)))
-    return scans
+        name = f"{IMAGE.sub('', path.name)}_desc-{NAME}"
+        paths = result_paths(Path(output_dir) / place.parent, name, endings)
+        scans.append(BidsScan(path, shown(place.as_posix()), paths))
+    return scans, told
+
+
+def chosen_of(there, prefix, labels, bids_dir):
+    """Return the folders of subjects or sessions that labels name, with or without their prefix; all without labels.
+
+    Raises:
+        SEBrainSegError: there is no such folder.
+    """
+    chosen = sorted({f"{prefix}{label.removeprefix(prefix)}" for label in labels}) or there
+    missing = sorted(set(chosen).difference(there))
+    if missing:
+        known = f"there are {listed(there)}" if there else "there is none"
+        raise SEBrainSegError(f"{bids_dir} has no {', '.join(missing)}; {known}.")
+    return chosen
+
+
+def why_not(name):
+    """Return why an image of this name is not segmented, ``""`` if it is."""
+    return next((reason for pattern, reason in NOT_TAKEN if pattern.search(name)), "")
+
+
+def left_out(reasons):
+    """Return a sentence about images that are left out, ``""`` if there are none; ``reasons`` are by name."""
+    if not reasons:
+        return ""
+    names = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    texts = [f"{each[0]}{f' and {len(each) - 1} more' if each[1:] else ''} ({why})" for why, each in names.items()]
+    return f"Left out: {', '.join(texts)}; to segment one all the same, type 'sebrainseg FILE -o DIR'."
 
 
 def listed(subjects):
@@ -141,7 +194,7 @@ def describe(bids_dir, output_dir, overwrite=False):
         SEBrainSegError: it is another dataset's, or nothing can be written there.
     """
     output, raw = Path(output_dir), link(bids_dir, output_dir)
-    path = output / DESCRIPTION
+    path = output / BIDS_DESCRIPTION
     if path.exists():
         there = read_json(path)
         generators = there.get("GeneratedBy") or [{}]
@@ -152,17 +205,16 @@ def describe(bids_dir, output_dir, overwrite=False):
                 f"{output_dir} holds the results of another dataset, {there.get('DatasetLinks', {}).get('raw')}; "
                 "choose another folder, or --overwrite."
             )
-    source = read_json(Path(bids_dir) / DESCRIPTION)
+    there = Path(bids_dir) / BIDS_DESCRIPTION
+    source = read_json(there) if there.exists() else {}
     generator = {"Name": NAME, "CodeURL": CODE}
-    try:
-        generator["Version"] = metadata.version("sebrainseg")
-    except metadata.PackageNotFoundError:
-        pass  # a checkout that was not installed
+    if version():
+        generator["Version"] = version()
     origin = {"URL": Path(os.path.abspath(bids_dir)).as_uri()}
     if source.get("DatasetDOI"):
         origin["DOI"] = source["DatasetDOI"]
     description = {
-        "Name": f"Structures of the brain in {source.get('Name') or Path(os.path.abspath(bids_dir)).name}",
+        "Name": f"Structures of the brain in {source.get('Name') or shown(Path(os.path.abspath(bids_dir)).name)}",
         "BIDSVersion": VERSION,
         "DatasetType": "derivative",
         "GeneratedBy": [generator],

@@ -3,18 +3,23 @@
 import argparse
 import shlex
 import sys
+import time
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import fields
 from functools import partial
 from itertools import product
 from pathlib import Path
 
 from . import bids, memory, summary, user_models
-from .batch import Batch, Work, in_turn
+from .batch import Batch, Work, duration, in_turn
+from .console import SILENCE, Pulse, is_lost, shown, steady
 from .errors import SEBrainSegError
-from .inputs import find_scans
+from .inputs import find_scans, local, local_path
 from .orientation import valid_letters
 from .parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
-from .processes import in_processes
+from .processes import Reader, in_processes
+from .resources import version
+from .results import refuse_file_in_the_way
 
 
 def parser():
@@ -31,7 +36,7 @@ def parser():
         help="image file, folder of one DICOM series or of images, or quoted pattern such as 'study/**/*_T1w.nii.gz'",
     )
     parser.add_argument(
-        "-o", "--output", metavar="DIR", type=Path, help="folder for results (default: beside each input)"
+        "-o", "--output", metavar="DIR", type=local_path, help="folder for results (default: beside each input)"
     )
     for name, subject, choices in (
         ("architecture", "network", values(Architecture)),
@@ -42,7 +47,9 @@ def parser():
         default = getattr(Parameters, name)
         parser.add_argument(f"--{name}", help=f"{subject}: {alternatives(choices)} (default: {default})")
     parser.add_argument(
-        "--model", help="in place of all this, the name or .pt file of a model that sebrainseg-train made"
+        "--model",
+        type=local_path,
+        help="in place of all this, the name or .pt file of a model that sebrainseg-train made",
     )
     parser.add_argument(
         "--structures", metavar="NAMES", help='only these, as in "Hippocampus, Left Amygdala" or "Ventricles"'
@@ -84,6 +91,21 @@ def parser():
         default=[],
         help="only these subjects of a BIDS dataset, with or without sub-",
     )
+    parser.add_argument(
+        "--session-label",
+        "--session_label",
+        metavar="LABEL",
+        nargs="+",
+        default=[],
+        help="only these sessions of a BIDS dataset, with or without ses-",
+    )
+    parser.add_argument(
+        "--skip-bids-validation",
+        "--skip_bids_validation",
+        action="store_true",
+        help="take a BIDS dataset without dataset_description.json, too",
+    )
+    parser.add_argument("--version", nargs=0, action=TellVersion, help="only print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     return parser
 
@@ -107,28 +129,54 @@ class ListNetworks(argparse.Action):
         except SEBrainSegError as error:
             parser.exit(1, f"sebrainseg: {error}\n")
         for name in user_models.names():
-            print(f"--model {shlex.quote(name)}")
+            print(f"--model {shown(shlex.quote(name))}")
+        sys.stdout.flush()
+        parser.exit(1 if is_lost(sys.stdout) else 0)
+
+
+class TellVersion(argparse.Action):
+    """Prints the version."""
+
+    def __call__(self, parser, *_):
+        print(f"sebrainseg {version() or '(a checkout that is not installed)'}")
         parser.exit()
 
 
 class ProgressLine:
-    """Progress of one input on stderr: a line redrawn on a terminal, a line per message elsewhere."""
+    """Progress of one input: a line redrawn on a terminal; elsewhere one per message, and one in :data:`.SILENCE`.
+
+    Args:
+        name: of the input.
+        stream: where it goes.
+    """
 
     def __init__(self, name, stream):
-        self.name, self.stream, self.message = name, stream, None
+        self.name, self.stream, self.message, self.fraction = shown(name), stream, "", 0.0
+        self.began, self.is_drawn = time.monotonic(), stream.isatty()
+        self.pulse = None if self.is_drawn else Pulse(self.tell)
 
     def __call__(self, fraction, message):
-        if self.stream.isatty():
+        is_new, self.fraction, self.message = message != self.message, fraction, message
+        if self.is_drawn:
             filled = round(24 * fraction)
             bar = "#" * filled + "." * (24 - filled)
             self.stream.write(f"\r\x1b[K{self.name} [{bar}] {fraction:4.0%} {message}")
-        elif message != self.message:
-            self.stream.write(f"{self.name}: {fraction:4.0%} {message}\n")
-        self.message = message
+            self.stream.flush()
+        elif is_new:
+            self.pulse.beat()
+            self.tell()
+
+    def tell(self):
+        """Write a line."""
+        seconds = time.monotonic() - self.began
+        after = f" ({duration(seconds)})" if seconds >= SILENCE else ""
+        self.stream.write(f"{self.name}: {self.fraction:4.0%} {self.message}{after}\n")
         self.stream.flush()
 
     def close(self):
-        if self.stream.isatty() and self.message is not None:
+        if self.pulse:
+            self.pulse.close()
+        elif self.message:
             self.stream.write("\n")
 
 
@@ -157,29 +205,55 @@ def check_bids(chosen):
         raise SEBrainSegError("There is no analysis of groups; the analysis level is participant.")
     if is_bids and chosen.output is not None:
         raise SEBrainSegError("The second argument of a BIDS app is its output folder; leave out -o.")
-    if chosen.participant_label and not is_bids:
-        raise SEBrainSegError("--participant-label goes with 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
+    for option in ("participant_label", "session_label", "skip_bids_validation"):
+        if getattr(chosen, option) and not is_bids:
+            option = option.replace("_", "-")
+            raise SEBrainSegError(f"--{option} goes with 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
     return is_bids
 
 
-def engine_of(chosen, single):
-    """Return what segments the scans: this process, several or a cluster."""
+def engine_of(chosen, single, reader):
+    """Return what segments the scans: this process, which has a :class:`~.processes.Reader`, several or a cluster."""
     if chosen.dask:
         from .cluster import on_cluster
 
         return partial(on_cluster, address=chosen.dask)
     if chosen.jobs > 1 and not single:
         return partial(in_processes, jobs=chosen.jobs)
-    return partial(in_turn, progress_line=partial(ProgressLine, stream=sys.stderr))
+    progress_line = partial(ProgressLine, stream=sys.stderr)
+    return partial(in_turn, progress_line=progress_line, read=reader.read)
 
 
 def tell(line, failure):
     """Print a line about a scan, what failed to stderr."""
+    line = "\n".join(map(shown, line.split("\n")))
     print(f"sebrainseg: {line}" if failure else line, file=sys.stderr if failure else sys.stdout, flush=True)
+
+
+@contextmanager
+def signs_of_life(batch):
+    """Tell every :data:`.SILENCE` how far scans in other processes are, where no terminal shows when a line came."""
+    began = time.monotonic()
+
+    def say():
+        tell(f"{batch.finished} of {batch.count} inputs done ({duration(time.monotonic() - began)}).", True)
+
+    pulse = None if sys.stderr.isatty() else Pulse(say)
+    try:
+        yield
+    finally:
+        if pulse:
+            pulse.close()
 
 
 def main(argv=None):
     """Run the command; returns 0 if all is segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
+    with steady("sebrainseg"):
+        return command(argv)
+
+
+def command(argv):
+    """What :func:`main` does once nothing it prints can end it."""
     chosen = parser().parse_args(argv)
     memory.keep_what_is_freed()
     try:
@@ -193,11 +267,11 @@ def main(argv=None):
         return 2
     try:
         if is_bids:
-            source, folder, _ = chosen.inputs
-            scans = bids.scans_of(source, folder, chosen.participant_label, chosen.confidence)
-            bids.describe(source, folder, chosen.overwrite)
+            scans, folder = bids_scans(chosen)
             problems, single = {}, False
         else:
+            if chosen.output:
+                refuse_file_in_the_way(chosen.output)
             scans, problems, left_out, single = find_scans(chosen.inputs, chosen.output, parameters, chosen.confidence)
             folder = chosen.output or Path()
             single = single and not chosen.dask
@@ -215,7 +289,8 @@ def main(argv=None):
         )
         table = None if single or not scans else Path(folder) / summary.FILE
         batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
-        batch.run(engine_of(chosen, single))
+        with signs_of_life(batch) if chosen.dask or chosen.jobs > 1 else nullcontext(), closing(Reader()) as reader:
+            batch.run(engine_of(chosen, single, reader))
     except SEBrainSegError as error:
         tell(str(error), True)
         return 1
@@ -226,3 +301,16 @@ def main(argv=None):
     if failed and count > 1:
         tell(f"{failed} of {count} inputs were not segmented.", True)
     return 1 if failed else 0
+
+
+def bids_scans(chosen):
+    """Return the scans of a BIDS dataset and the folder of its derivatives, which is made; tell what is left out."""
+    source, folder = (local(each) for each in chosen.inputs[:2])
+    refuse_file_in_the_way(folder)
+    scans, left_out = bids.scans_of(
+        source, folder, chosen.participant_label, chosen.session_label, chosen.confidence, chosen.skip_bids_validation
+    )
+    bids.describe(source, folder, chosen.overwrite)
+    if left_out:
+        tell(left_out, True)
+    return scans, folder

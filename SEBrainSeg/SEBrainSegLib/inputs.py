@@ -1,5 +1,6 @@
 """What the command line is to segment: files, folders and patterns become scans with a place for their results."""
 
+import argparse
 import glob
 import os
 import re
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from . import results
+from .console import shown
 from .errors import SEBrainSegError
 from .reading import is_dicom
 from .results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
@@ -17,7 +19,10 @@ FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 RESULT = re.compile(
     r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|sagittal|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
 )
+BIDS_DESCRIPTION = "dataset_description.json"  # at the root of every dataset
 LONGEST_SELECTION = 60  # letters in a file name
+# A letter alone is a drive of Windows.
+ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +42,7 @@ class Scan:
     @property
     def entry(self):
         """What it is called in a summary, wherever the command was typed."""
-        return os.path.abspath(self.path)
+        return shown(os.path.abspath(self.path))
 
     @property
     def segmentation(self):
@@ -66,6 +71,27 @@ def results_name(parameters):
     """The part of a result's name that says what made it, as in ``unet-scse-all`` or ``unet-scse-all_hippocampus``."""
     chosen = "-".join(re.findall(r"[^\W_]+", parameters.structures.lower()))
     return f"{parameters.name}_{chosen[:LONGEST_SELECTION]}" if chosen else parameters.name
+
+
+def local(text):
+    """Return a path as text, with ``~`` replaced where no shell has done that, as in quotes or after ``--output=``.
+
+    Raises:
+        SEBrainSegError: it is an address such as ``https://...``.
+    """
+    if os.path.lexists(text):
+        return text
+    if ADDRESS.match(text):
+        raise SEBrainSegError("This is an address and no path; keep what is there on this computer and name its path.")
+    return os.path.expanduser(text)
+
+
+def local_path(text):
+    """The same for :mod:`argparse`, as a ``pathlib.Path``."""
+    try:
+        return Path(local(text))
+    except SEBrainSegError as error:
+        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def is_result(path):
@@ -99,11 +125,18 @@ def in_folder(folder, flat):
     found = sorted(path for path in map(str, Path(folder).iterdir()) if is_image(path, flat))
     if found:
         return found
-    if os.path.exists(os.path.join(folder, "dataset_description.json")):
+    if looks_like_bids(folder):
         raise SEBrainSegError("This is a BIDS dataset; type 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
     raise SEBrainSegError(
-        "This folder holds no DICOM series and no image; for folders within, quote 'FOLDER/**/*.nii'."
+        "This folder holds no DICOM series and no image; for folders within, quote 'FOLDER/**/*.nii*'."
     )
+
+
+def looks_like_bids(folder):
+    """Whether a folder is the root of a BIDS dataset, or called and filled like one."""
+    root = Path(folder)
+    anatomy = (each for pattern in ("sub-*/anat", "sub-*/ses-*/anat") for each in root.glob(pattern))
+    return (root / BIDS_DESCRIPTION).is_file() or any(each.is_dir() for each in anatomy)
 
 
 def of_pattern(pattern, flat):
@@ -112,7 +145,7 @@ def of_pattern(pattern, flat):
     Raises:
         SEBrainSegError: there is none.
     """
-    matches = sorted(set(map(os.path.normpath, glob.glob(os.path.expanduser(pattern), recursive=True))))
+    matches = sorted(set(map(os.path.normpath, glob.glob(pattern, recursive=True))))
     series = {path for path in matches if os.path.isdir(path) and is_dicom(path)}
     found = [
         path
@@ -126,7 +159,7 @@ def of_pattern(pattern, flat):
 
 def steady_part(pattern):
     """The folders of a pattern before the first wildcard, below which its matches keep their folders."""
-    parts = Path(os.path.expanduser(pattern)).parts[:-1]
+    parts = Path(pattern).parts[:-1]
     count = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return Path(*parts[:count])
 
@@ -147,17 +180,17 @@ def find_scans(arguments, output, parameters, confidence=False):
     """
     scans, problems, left_out = {}, {}, 0
     endings = (*results.ENDINGS, CONFIDENCE) if confidence else results.ENDINGS
-    named = {path for path in arguments if not is_pattern(path) and (not os.path.isdir(path) or is_dicom(path))}
-    single = len(arguments) == len(named) == 1
+    single = len(arguments) == 1
     for argument in arguments:
         base = None
         try:
-            if argument in named:
-                found = [argument]
-            elif is_pattern(argument):
-                found, base = of_pattern(argument, bool(parameters.model)), steady_part(argument)
+            path = local(argument)
+            if is_pattern(path):
+                found, base, single = of_pattern(path, bool(parameters.model)), steady_part(path), False
+            elif os.path.isdir(path) and not is_dicom(path):
+                found, single = in_folder(path, bool(parameters.model)), False
             else:
-                found = in_folder(argument, bool(parameters.model))
+                found = [path]
         except SEBrainSegError as error:
             problems[argument] = str(error)
             continue
@@ -175,7 +208,7 @@ def find_scans(arguments, output, parameters, confidence=False):
                     folder = Path(output)
                     folder /= os.path.relpath(absolute.parent, os.path.abspath(base)) if base is not None else ""
                 name = f"{stem(path)}_{results_name(parameters)}"
-                scans[absolute] = Scan(Path(path), str(path), result_paths(folder, name, endings))
+                scans[absolute] = Scan(Path(path), shown(path), result_paths(folder, name, endings))
     return list(scans.values()), problems, left_out, single
 
 

@@ -14,6 +14,7 @@ ZOOM = 2
 # Pixels along the longest side of what is no brain, of whatever size.
 RESOLUTION = 256
 GAP = 6
+BETWEEN = 24  # pixels between slices, so that the letters of two do not read as one
 OPACITY = 0.45
 YELLOW = (255, 220, 80)  # remarks
 LETTERS = {
@@ -22,8 +23,8 @@ LETTERS = {
     "A": (".111.", "1...1", "1...1", "11111", "1...1", "1...1", "1...1"),
     "P": ("1111.", "1...1", "1...1", "1111.", "1....", "1....", "1...."),
 }
-# What stands at the left and the right edge of a panel: the patient's left is on the left.
-EDGES = {"coronal": "LR", "axial": "LR", "sagittal": "PA"}
+# What stands at the left and the right edge of a panel: as in Slicer, the patient's left is on the right.
+EDGES = {"coronal": "RL", "axial": "RL", "sagittal": "AP"}
 
 
 def write_letter(panel, letter, row, column):
@@ -42,8 +43,8 @@ def outlined(labels):
 
 
 def slice_of(array, view, position):
-    """One slice, upright: superior (or anterior) at the top, the patient's left at the left."""
-    return np.take(array, position, axis=VIEWS[view])[::-1]
+    """One slice, upright: superior (or anterior) at the top; the patient's left, or posterior, at the right."""
+    return np.take(array, position, axis=VIEWS[view])[::-1, ::-1]
 
 
 def positions_of_interest(labels, structures):
@@ -132,7 +133,7 @@ def picture(image, labels, structures, remarks=()):
                 write_letter(panel, letter, GAP, column)
             panels.append(panel)
         height = max(panel.shape[0] for panel in panels)
-        padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, GAP), (0, 0))) for panel in panels]
+        padded = [np.pad(panel, ((0, height - panel.shape[0]), (0, BETWEEN), (0, 0))) for panel in panels]
         rows += [np.concatenate(padded, axis=1), np.zeros((GAP, sum(p.shape[1] for p in padded), 3), np.uint8)]
     return np.concatenate([*rows, written(remarks, rows[0].shape[1])])
 

@@ -11,6 +11,8 @@ from multiprocessing import connection
 
 from . import memory
 from .batch import Outcome, attempt
+from .errors import SEBrainSegError
+from .reading import MGH_ENDINGS, read
 
 TRIES = 2  # of a scan whose process dies
 PATIENCE = 2.0  # seconds that a process may take to tidy up before it is killed
@@ -114,6 +116,68 @@ class Worker:
             self.process.join()
         code = self.process.exitcode
         return f"signal {-code}" if code < 0 else f"exit status {code}"
+
+
+class Reader:
+    """Reads scans in a process of its own where that may crash, so that it costs one scan and not the run.
+
+    NIfTI and MGH are read here: their readers bore every damaged file that was tried, and the process takes a second
+    to start.
+    """
+
+    def __init__(self):
+        self.process = self.connection = None
+
+    def read(self, path, orientation="", series=""):
+        """Read as :func:`.reading.read`; a crash is a :class:`SEBrainSegError`, too."""
+        if str(path).lower().endswith((".nii", ".nii.gz", *MGH_ENDINGS)):
+            return read(path, orientation, series)
+        if self.process is None:
+            self.start()
+        try:
+            self.connection.send((path, orientation, series))
+            answer = self.connection.recv()
+        except (EOFError, OSError):
+            self.close()
+            raise SEBrainSegError(
+                f"{path} made the process that read it crash: it is damaged; export it again as NIfTI or NRRD."
+            ) from None
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def start(self):
+        """Start the process."""
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(target=serve_images, args=(theirs,), daemon=True)
+        with interrupts_held_back():
+            self.process.start()
+        theirs.close()
+
+    def close(self):
+        """End the process, if there is one."""
+        if self.process is not None:
+            self.connection.close()
+            self.process.kill()
+            self.process.join()
+            self.process = None
+
+
+def serve_images(theirs):
+    """What the process of a :class:`Reader` does until nobody is at the other end: what to read in, images out."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=end_with_parent, daemon=True).start()
+    while True:
+        try:
+            request = theirs.recv()
+            try:
+                answer = read(*request)
+            except Exception as error:  # whatever it was, it is told where it was asked for
+                answer = error if isinstance(error, SEBrainSegError) else RuntimeError(str(error))
+            theirs.send(answer)
+        except (EOFError, OSError):
+            return
 
 
 @contextmanager

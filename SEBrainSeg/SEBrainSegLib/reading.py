@@ -13,6 +13,7 @@ import SimpleITK as sitk
 
 from . import dicom, nifti
 from .errors import SEBrainSegError
+from .native_paths import by_native_path, native_folder
 from .orientation import UNSTATED, add_note, mark_unstated, settled
 from .volume import plain
 
@@ -20,6 +21,7 @@ MGH_ENDINGS = (".mgh", ".mgz", ".mgh.gz")
 NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz")
 
 
+@by_native_path
 def read(path, orientation="", series=""):
     """Read a volume.
 
@@ -149,8 +151,8 @@ def quietly():
 
 def is_dicom(folder):
     """Whether a folder holds slices of DICOM series."""
-    with quietly():
-        return bool(dicom.series_of(folder))
+    with quietly(), native_folder(folder) as native:
+        return bool(dicom.series_of(native))
 
 
 def read_nifti(path):

@@ -1,5 +1,6 @@
 """Where the files beside the code lie: the same names in a checkout, in an installed extension and in a pip package."""
 
+from importlib import metadata
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -19,3 +20,11 @@ def resource(name):
         if path.exists():
             return path
     raise FileNotFoundError(f"Resources/{name} is missing from the installation of SEBrainSeg; install it again.")
+
+
+def version():
+    """Return the version of this package; ``""`` of a checkout that is not installed."""
+    try:
+        return metadata.version("sebrainseg")
+    except metadata.PackageNotFoundError:
+        return ""

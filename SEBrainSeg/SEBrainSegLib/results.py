@@ -12,6 +12,7 @@ import SimpleITK as sitk
 
 from . import nifti, picture, seg_nrrd, volumes
 from .errors import SEBrainSegError
+from .native_paths import native_folder
 from .reading import lacks_voxels
 from .turns import turn
 
@@ -63,13 +64,14 @@ def existing(paths):
     """Return the paths of those results that are there.
 
     Raises:
-        SEBrainSegError: their names are longer than file names can be.
+        SEBrainSegError: their names are longer than file names can be, or their folder cannot be looked into.
     """
     try:
         return [path for path in paths.values() if path.exists()]
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
-            raise
+            folder = next(iter(paths.values())).parent
+            raise SEBrainSegError(f"{folder} cannot be opened ({error.strerror}); check its permissions.") from None
         raise SEBrainSegError(
             f"The names of the results would be too long ({next(iter(paths.values())).name[:40]}...); "
             "rename the scan, or link to it by a shorter name."
@@ -83,12 +85,30 @@ def refuse_existing(paths, overwrite=False):
         raise SEBrainSegError(f"{there[0]} exists; choose another folder with -o or replace it with --overwrite.")
 
 
+def refuse_file_in_the_way(folder, option="-o"):
+    """Refuse a folder that cannot be made because a file has its name, or that of a parent.
+
+    Args:
+        folder: path of the folder.
+        option: what it was named by.
+
+    Raises:
+        SEBrainSegError: there is such a file.
+    """
+    for path in (Path(folder), *Path(folder).parents):
+        if os.path.lexists(path) and not os.path.isdir(path):
+            raise SEBrainSegError(
+                f"{path} is in the way: it is a file, where a folder is needed; choose another with {option}."
+            )
+
+
 def check_writable(folder):
     """Make the folder if need be; better to learn before a segmentation than after that nothing can be written there.
 
     Raises:
         SEBrainSegError: nothing can be written to it.
     """
+    refuse_file_in_the_way(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=BESIDE, dir=folder):
@@ -171,8 +191,9 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder))
     try:
         made = {ending: beside / f"result{ending}" for ending in paths}
-        for ending, path in made.items():
-            writers[ending](image, segmentation, path)
+        with native_folder(beside) as native:
+            for ending, path in made.items():
+                writers[ending](image, segmentation, native / path.name)
         with turn(folder):
             refuse_existing(paths, overwrite)
             for path in reversed(paths.values()):

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,16 @@ import SimpleITK as sitk
 from SEBrainSegLib import cli, results
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="named pipes and signals")
+
+DEADLOCK = 600.0  # seconds after which what is waited for will never come, however slow the machine
+
+
+def wait_until(condition):
+    """Wait until a condition holds."""
+    end = time.monotonic() + DEADLOCK
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.02)
 
 
 def scan(path, centre=9):

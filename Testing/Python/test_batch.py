@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +13,9 @@ import psutil
 import pytest
 import SimpleITK as sitk
 
-from cohorts import POSIX, pipe, rows, run, scan, segmented
+from cohorts import DEADLOCK, POSIX, pipe, rows, run, scan, segmented, wait_until
 from SEBrainSegLib import cli, results, summary
+from SEBrainSegLib.console import shown
 from test_cli import dicom_series
 
 LIBRARY = Path(cli.__file__).resolve().parents[1]
@@ -218,10 +218,8 @@ class Command:
         threading.Thread(target=self.lines.extend, args=(self.process.stdout,), daemon=True).start()
 
     def wait_for(self, words):
-        deadline = time.monotonic() + 90
-        while not any(words in line for line in list(self.lines)):
-            assert time.monotonic() < deadline and self.process.poll() is None, self.lines
-            time.sleep(0.02)
+        wait_until(lambda: any(words in line for line in list(self.lines)) or self.process.poll() is not None)
+        assert any(words in line for line in list(self.lines)), self.lines
 
     def workers(self):
         children = psutil.Process(self.process.pid).children(recursive=True)
@@ -230,23 +228,23 @@ class Command:
 
 @POSIX
 def test_a_killed_process_costs_one_scan_a_second_try_and_not_the_run(tmp_path):
-    scan(tmp_path / "study" / "b.nii.gz"), scan(tmp_path / "study" / "c.nii.gz")
+    latin = os.fsdecode(b"\xfc") if sys.platform != "darwin" else "c"  # is no UTF-8
+    scan(tmp_path / "study" / "b.nii.gz")
+    scan(tmp_path / "study" / "c.nii.gz").rename(tmp_path / "study" / f"{latin}.nii.gz")
     deadly, slow = pipe(tmp_path / "study" / "a.nii"), pipe(tmp_path / "study" / "d.nii")
     command = Command(str(deadly), "study", str(slow), "-o", "out", "--jobs", "2")
     command.wait_for("b.nii.gz: ")
-    command.wait_for("c.nii.gz: ")
+    command.wait_for(f"{shown(latin)}.nii.gz: ")
     os.replace(scan(tmp_path / "whole.nii"), slow)
-    while len(command.workers()) < 2:
-        time.sleep(0.05)
+    wait_until(lambda: len(command.workers()) == 2)
     for worker in command.workers():
         worker.kill()
     command.wait_for("d.nii: ")
-    while not command.workers():
-        time.sleep(0.05)
+    wait_until(command.workers)
     for worker in command.workers():
         worker.kill()
-    assert command.process.wait(30) == 1
-    assert segmented("out") == {"b", "c", "d"}
+    assert command.process.wait(DEADLOCK) == 1
+    assert segmented("out") == {"b", latin, "d"}
     assert not [name for name in os.listdir("out") if name.startswith(".")]
     said = "".join(command.lines)
     assert "a.nii: Its process died 2 times (signal 9)" in said and "1 of 4 inputs" in said and "left" in said
@@ -265,12 +263,12 @@ def test_nothing_outlives_the_command(tmp_path, ended):
     assert workers
     if ended == "by Ctrl-C":
         os.killpg(command.process.pid, signal.SIGINT)
-        assert command.process.wait(60) == 130
+        assert command.process.wait(DEADLOCK) == 130
         assert command.lines[-1].startswith("sebrainseg: interrupted") and "Traceback" not in "".join(command.lines)
     else:
         command.process.kill()
         command.process.wait()
-    assert not psutil.wait_procs(workers, timeout=60)[1]
+    assert not psutil.wait_procs(workers, timeout=DEADLOCK)[1]
     assert segmented("out") == {"b"} and rows("out/sebrainseg.csv")["b.nii.gz"]["status"] == "segmented"
 
 

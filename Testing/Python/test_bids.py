@@ -106,6 +106,14 @@ def test_a_dataset_goes_on_where_it_stopped_by_subjects_and_networks(dataset, or
         (["{study}", "out", "participant", "--participant-label", "03"], 1, "no T1-weighted scan"),
         (["{study}/derivatives", "out", "participant"], 1, "it has no dataset_description.json"),
         (["nowhere", "out", "participant"], 1, "it has no dataset_description.json"),
+        (["nowhere", "out", "participant", "--skip-bids-validation"], 1, "it has no dataset_description.json"),
+        (["{study}/derivatives/fs", "out", "participant"], 1, "--skip-bids-validation takes it all the same"),
+        (["{study}", "out", "participant", "--session-label", "a", "c"], 1, "no ses-c; there are ses-a, ses-b"),
+        (["{study}", "out", "participant", "--participant-label", "02", "--session-label", "a"], 1, "there is none"),
+        (["{study}/sub-02/anat/sub-02_T1w.nii.gz", "--session-label", "a"], 2, "BIDS_DIR OUTPUT_DIR participant"),
+        (["{study}/sub-02/anat/sub-02_T1w.nii.gz", "--skip-bids-validation"], 2, "--skip-bids-validation goes with"),
+        (["{study}"], 1, "This is a BIDS dataset; type 'sebrainseg BIDS_DIR OUTPUT_DIR participant'"),
+        (["{study}/derivatives/fs"], 1, "This is a BIDS dataset; type 'sebrainseg BIDS_DIR OUTPUT_DIR participant'"),
         (["empty", "out", "participant"], 1, "has no subjects"),
         (["{study}", "{study}", "participant"], 1, "holds another dataset"),
         (["{study}", "fmriprep", "participant"], 1, "holds another dataset"),
@@ -131,3 +139,44 @@ def test_results_of_two_datasets_are_not_mixed(dataset, tmp_path, capsys):
     capsys.readouterr()
     assert run(twin, "out", "participant") == 1
     assert "results of another dataset" in capsys.readouterr().err
+
+
+def test_sessions_are_chosen_and_a_missing_description_can_be_passed_over(dataset, capsys):
+    assert run(dataset, "out", "participant", "--session-label", "ses-a") == 0
+    (dataset / "dataset_description.json").unlink()
+    assert run(dataset, "more", "participant", "--session_label", "b", "--skip_bids_validation") == 0
+    assert set(rows("out/sebrainseg.csv")) == {os.path.basename(T1W)}
+    assert set(rows("more/sebrainseg.csv")) == {"sub-01_ses-b_T1w.nii"}
+    assert run(dataset, "out", "participant", "--skip-bids-validation") == 0
+    assert len(rows("out/sebrainseg.csv")) == 3
+
+
+def test_what_is_no_plain_t1w_is_told_apart(dataset, capsys):
+    """Phase images, MP2RAGE and what was derived; twins of .nii and .nii.gz are one scan."""
+    anat = dataset / "sub-02" / "anat"
+    taken = ("sub-02_part-mag_T1w", "sub-02_rec-desc_T1w")
+    left = ("part-phase_T1w", "part-real_T1w", "UNIT1", "desc-preproc_T1w", "space-MNI_desc-preproc_T1w", "space-x_T1w")
+    for name in (*taken, *(f"sub-02_{each}" for each in left)):
+        scan(anat / f"{name}.nii.gz")
+    scan(anat / "sub-02_T1w.nii")
+    assert run(dataset, "out", "participant", "--participant-label", "02") == 0
+    assert set(rows("out/sebrainseg.csv")) == {f"{each}.nii.gz" for each in (*taken, "sub-02_T1w")}
+    made = [path.name for path in Path("out").rglob("*_dseg.nii.gz")]
+    assert len(made) == 3 and all(name.count("_desc-") == 1 for name in made)
+    (told,) = [line for line in capsys.readouterr().err.splitlines() if "Left out: " in line]
+    assert "UNIT1" in told and "sub-02_part-phase_T1w.nii.gz and 1 more" in told and "preproc" in told
+    assert "type 'sebrainseg FILE -o DIR'" in told
+    # That is the way to have them all the same.
+    assert run(anat / "sub-02_UNIT1.nii.gz", anat / "sub-02_desc-preproc_T1w.nii.gz", "-o", "files") == 0
+    # Where there is nothing else, it is the reason.
+    for path in anat.glob("*T1w*"):
+        path.unlink()
+    assert run(dataset, "none", "participant", "--participant-label", "02") == 1
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert "no T1-weighted scan" in error and "sub-02_UNIT1.nii.gz (of MP2RAGE" in error
+
+
+def test_the_version_is_told(capsys):
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.startswith("sebrainseg ")

@@ -407,20 +407,24 @@ def test_slicers_own_reader_opens_the_segmentation_file(scan, tmp_path):
     assert values[16:] == [0, 79, 0, 95, 0, 75]
 
 
-def test_picture_shows_left_on_the_left():
+def test_the_picture_shows_left_on_the_right_and_the_face_on_the_left_as_slicer_does():
     image = phantom(centred(np.eye(3), SIZE), SIZE)
-    x = np.arange(80) - 39.5
     labels = np.zeros(SIZE, np.uint8)
-    labels[(x < 0), :, :] = 2
-    labels[(x > 0), :, :] = 52  # right pallidum, blue
+    labels[:40, 48:], labels[:40, :48], labels[40:, 48:], labels[40:, :48] = 2, 3, 41, 42
     array = sitk.GetArrayFromImage(image)
     marked = sitk.GetImageFromArray(np.where(array > 0, labels.transpose(2, 1, 0), 0))
     marked.CopyInformation(image)
-    rendered = picture.picture(image, marked, structures()).astype(int)
-    lower = rendered[rendered.shape[0] // 2 :]
-    coronal = lower[:, : 80 * picture.ZOOM]
-    blue = np.argwhere((coronal[..., 2] - coronal[..., 0]) > 60)
-    assert len(blue) > 500 and blue[:, 1].mean() > 80
+
+    def column(panel, *wanted):
+        return np.argwhere(np.isin(panel, wanted))[:, 1].mean()
+
+    (_, coronal, at_coronal), (_, axial, at_axial), (_, sagittal, at_sagittal) = picture.slices_of(
+        image, marked, structures()
+    )
+    for panel in (coronal, axial):
+        assert column(panel, 41, 42) + 10 < column(panel, 2, 3)
+    assert column(sagittal, 2, 41) + 10 < column(sagittal, 3, 42)
+    assert (at_coronal, at_axial, at_sagittal) == ("RL", "RL", "AP")
 
 
 def test_mgh_files_keep_their_geometry(tmp_path):
@@ -480,7 +484,8 @@ def test_the_readme_names_every_option_and_no_other():
     (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
     known = {name for action in cli.parser()._actions for name in action.option_strings if name.startswith("--")}
     named = set(re.findall(r"--[a-z-]+", synopsis))
-    assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label"}
+    others = {"--session_label", "--skip_bids_validation"}  # BIDS apps have both spellings
+    assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label", *others}
     for page in ("README.md", "Resources/Tutorial/README.md"):
         text = (root / page).read_text(encoding="utf-8")
         for line in re.findall(r"^sebrainseg .*$", text, re.M):

@@ -8,7 +8,7 @@ import time
 import psutil
 import pytest
 
-from cohorts import POSIX, pipe, rows, run, scan, segmented
+from cohorts import DEADLOCK, POSIX, pipe, rows, run, scan, segmented, wait_until
 from SEBrainSegLib import cli
 
 pytestmark = pytest.mark.usefixtures("organs")
@@ -27,13 +27,6 @@ def client():
         yield client
 
 
-def wait_until(condition):
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def busy_workers(client):
     """The addresses of the workers that are at a task."""
     return [address for address, tasks in client.processing().items() if tasks]
@@ -43,31 +36,26 @@ def known():
     return len(rows("out/sebrainseg.csv")) if os.path.exists("out/sebrainseg.csv") else 0
 
 
-@POSIX
-def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
-    """One scan is a pipe, at which its worker waits to be killed; by the next try there is a scan in its place."""
-    for name in "bcd":
-        scan(tmp_path / "study" / f"{name}.nii.gz")
-    slow = pipe(tmp_path / "study" / "a.nii")
-    client.wait_for_workers(2)
-    processes, statuses = client.run(os.getpid), []
-    arguments = (str(slow), "study", "-o", "out", "--dask", client.scheduler.address)
-    command = threading.Thread(target=lambda: statuses.append(run(*arguments)))
-    command.start()
-    wait_until(lambda: known() == 3 or not command.is_alive())
-    os.replace(scan(tmp_path / "whole.nii"), slow)
-    (busy,) = busy_workers(client)
-    psutil.Process(processes[busy]).kill()
-    command.join(60)
-    assert statuses == [0]
-    assert segmented("out") == {"a", "b", "c", "d"}
-    assert not [name for name in os.listdir("out") if name.startswith(".")]
-    assert {row["status"] for row in rows("out/sebrainseg.csv").values()} == {"segmented"}
-
-
 def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, capsys):
+    """Workers hold every scan but the first until a file says go; before a test in which a worker is replaced."""
     for number in range(20):
-        scan(tmp_path / "study" / f"{number:02}.nii.gz")
+        scan(tmp_path / "study" / f"{number:02}.nii")
+    begun, ended, go = (tmp_path / name for name in ("begun", "ended", "go"))
+    begun.mkdir(), ended.mkdir()
+
+    def hold():
+        from SEBrainSegLib import batch
+
+        def held(scan, work, progress=None, segment_scan=batch.segment_scan):
+            (begun / scan.path.stem).touch()
+            while scan.path.name != "00.nii" and not go.exists():
+                time.sleep(0.02)
+            segment_scan(scan, work, progress)
+            (ended / scan.path.stem).touch()
+
+        batch.segment_scan = held
+
+    client.run(hold)
     client.wait_for_workers(2)
     tell = cli.tell
 
@@ -79,10 +67,36 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
     monkeypatch.setattr(cli, "tell", interrupted)
     assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
     assert "the same command goes on" in capsys.readouterr().err
+    go.touch()
     # Would wait for all that was queued before it.
-    assert client.submit(sum, [1, 2], pure=False).result(timeout=60) == 3
-    wait_until(lambda: not busy_workers(client))
-    assert 1 <= len(segmented("out")) < 10 and known() == 1
+    assert client.submit(sum, [1, 2], pure=False).result(timeout=DEADLOCK) == 3
+    wait_until(lambda: set(os.listdir(begun)) == set(os.listdir(ended)))
+    # Nothing else but what the workers were at, one each.
+    assert len(os.listdir(begun)) <= 3 and segmented("out") == set(os.listdir(begun)) and known() == 1
+
+
+@POSIX
+def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
+    """One scan is a pipe, at which its worker waits to be killed; by the next try there is a scan in its place."""
+    for name in "bcd":
+        scan(tmp_path / "study" / f"{name}.nii.gz")
+    latin = os.fsdecode(b"\xfc") if sys.platform != "darwin" else "d"  # is no UTF-8
+    (tmp_path / "study" / "d.nii.gz").rename(tmp_path / "study" / f"{latin}.nii.gz")
+    slow = pipe(tmp_path / "study" / "a.nii")
+    client.wait_for_workers(2)
+    processes, statuses = client.run(os.getpid), []
+    arguments = (str(slow), "study", "-o", "out", "--dask", client.scheduler.address)
+    command = threading.Thread(target=lambda: statuses.append(run(*arguments)))
+    command.start()
+    wait_until(lambda: known() == 3 or not command.is_alive())
+    os.replace(scan(tmp_path / "whole.nii"), slow)
+    (busy,) = busy_workers(client)
+    psutil.Process(processes[busy]).kill()
+    command.join(DEADLOCK)
+    assert statuses == [0]
+    assert segmented("out") == {"a", "b", "c", latin}
+    assert not [name for name in os.listdir("out") if name.startswith(".")]
+    assert {row["status"] for row in rows("out/sebrainseg.csv").values()} == {"segmented"}
 
 
 def test_without_a_cluster_there_is_one_sentence(tmp_path, monkeypatch, capsys):

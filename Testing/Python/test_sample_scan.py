@@ -80,6 +80,7 @@ def test_structures_lie_in_their_anatomical_order(found):
     assert abs(at("Left Putamen")[2] - at("Brain Stem")[2]) > abs(at("Left Pallidum")[2] - at("Brain Stem")[2])
 
 
+@pytest.mark.slow
 def test_the_scan_stored_in_another_orientation_gives_the_same_labels(scan, found):
     turned = sitk.DICOMOrient(scan, "LIA")
     labels = sitk.DICOMOrient(segment(turned, se="scse", device="cpu").labels, "RAS")
@@ -87,6 +88,7 @@ def test_the_scan_stored_in_another_orientation_gives_the_same_labels(scan, foun
     assert (expected == answer).mean() > 0.9999
 
 
+@pytest.mark.slow
 def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, found):
     # A grid turned by 20 degrees, mirrored along its first axis, of 0.9 x 1 x 1.2 mm, around the same head.
     spacing, size = np.array((0.9, 1.0, 1.2)), (250, 250, 210)
@@ -106,6 +108,7 @@ def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, fo
             assert 2 * (here & there).sum() / (here.sum() + there.sum()) > 0.75, structure.name
 
 
+@pytest.mark.slow
 def test_looking_at_the_brain_alone_changes_hardly_a_label(scan, found, monkeypatch):
     monkeypatch.setattr(inference, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape))
     expected = sitk.GetArrayFromImage(segment(scan, se="scse", device="cpu").labels)
@@ -159,6 +162,7 @@ def test_another_sequence_than_t1_is_refused_and_shown_if_it_is_accepted(scan, f
     assert sum(answer.volumes.values()) > 100
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("se", [variant for variant in VARIANTS if variant != "scse"])
 def test_the_other_variants_agree_with_scse_on_most_of_the_brain(scan, found, se):
     expected = sitk.GetArrayFromImage(found.labels)

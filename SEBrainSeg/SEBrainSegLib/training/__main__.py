@@ -9,10 +9,13 @@ from pathlib import Path
 import torch
 
 from .. import devices, memory, user_models
+from ..console import shown, steady
 from ..errors import SEBrainSegError
+from ..inputs import local_path
 from ..model import UNREADABLE, full_precision, write_model
 from ..networks import NETWORKS
 from ..recalibration import VARIANTS
+from ..results import refuse_file_in_the_way
 from ..structures import LARGEST_LABEL, read_structures, structures
 from ..volume import VIEWS
 from ..zoo import list_checksums, model_name
@@ -54,16 +57,28 @@ def positive(text):
     return value
 
 
+def local_text(text):
+    """A path as :func:`~.inputs.local_path` gives it, or a name, as text."""
+    return str(local_path(text))
+
+
 def parser():
     """Arguments of the command."""
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
-    parser.add_argument("data", metavar="DATA_DIR", type=Path, help=f"folder of {LAYOUT}; 3D volumes or 2D images")
-    parser.add_argument("--structures", metavar="TABLE", type=Path, help="CSV with the columns LabelValue and Name")
+    parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
+    parser.add_argument("--structures", metavar="TABLE", type=local_path, help="CSV with columns LabelValue and Name")
     parser.add_argument("--architecture", default="unet", choices=sorted(NETWORKS))
     parser.add_argument("--se", default="scse", type=str.lower, choices=VARIANTS)
     parser.add_argument("--view", default="coronal", choices=sorted(VIEWS), help="direction of slicing of 3D volumes")
-    parser.add_argument("--output", metavar="MODEL", help="name, or path ending in .pt, of the model file to make")
-    parser.add_argument("--models", metavar="DIR", type=Path, help="make DIR/unet-scse-coronal.pt and the like instead")
+    parser.add_argument(
+        "--output",
+        metavar="MODEL",
+        type=local_text,
+        help="name, or path ending in .pt, of the model file to make",
+    )
+    parser.add_argument(
+        "--models", metavar="DIR", type=local_path, help="make DIR/unet-scse-coronal.pt and such instead"
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace a model file that exists, and start anew")
     parser.add_argument(
         "--validation", metavar="SCAN", nargs="+", help="number or names of the scans to validate with (default: 1/5)"
@@ -86,9 +101,9 @@ def parser():
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
-    parser.add_argument("--start-from", type=Path, help="model file whose weights to start from; SE blocks may differ")
-    parser.add_argument("--label-maps", metavar="DIR", type=Path, help="heads to synthesise scans of: the brain recipe")
-    parser.add_argument("--run", type=Path, help="folder for the checkpoint and the curve (default: beside the model)")
+    parser.add_argument("--start-from", type=local_path, help="model file to start from; SE blocks may differ")
+    parser.add_argument("--label-maps", metavar="DIR", type=local_path, help="heads to make scans of: the brain recipe")
+    parser.add_argument("--run", type=local_path, help="folder of checkpoint and curve (default: beside the model)")
     return parser
 
 
@@ -129,6 +144,7 @@ def make_folders(*folders):
         SEBrainSegError: one cannot be made.
     """
     for folder in folders:
+        refuse_file_in_the_way(folder, "--output")
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -258,11 +274,17 @@ def run(chosen):
 
 def main(argv=None):
     """Run the command; returns the exit status (0 trained, 2 unusable input, 3 out of time, 130 interrupted)."""
+    with steady("sebrainseg-train"):
+        return command(argv)
+
+
+def command(argv):
+    """What :func:`main` does once nothing it prints can end it."""
     chosen = parser().parse_args(argv)
     try:
         return run(chosen)
     except SEBrainSegError as error:
-        print(f"sebrainseg-train: {error}", file=sys.stderr)
+        print(f"sebrainseg-train: {shown(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("sebrainseg-train: interrupted; the same command goes on from the last checkpoint.", file=sys.stderr)
