@@ -24,7 +24,7 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
-from SEBrainSegLib import bundled, resources  # noqa: E402
+from SEBrainSegLib import bundled, differences, resources, surfaces  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
 from SEBrainSegLib.facts import Facts  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
@@ -66,23 +66,42 @@ class qMRMLTableView(QtWidgets.QTableView):
 class ctkCollapsibleButton(QtWidgets.QWidget):
     """A handle with its text, beneath which the rest is shown unless it is collapsed."""
 
-    handle = None
+    HANDLE = 26
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.is_collapsed, self.words, self.strip = False, "", 14
+        self.handle = QtWidgets.QToolButton(self, autoRaise=True)
+        self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
 
     def event(self, event):
         if event.type() == QtCore.QEvent.Polish:
-            self.handle = QtWidgets.QToolButton(self, text=self.property("text"), autoRaise=True)
-            self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
-            self.handle.setArrowType(QtCore.Qt.DownArrow)
-            self.handle.adjustSize()
-            self.layout().setContentsMargins(9, 30, 9, 3)
-            if self.property("collapsed"):
-                self.handle.setArrowType(QtCore.Qt.RightArrow)
-                self.setMaximumHeight(28)
+            self.layout().setContentsMargins(9, self.HANDLE + 4, 9, 3)
+            self.arrange()
         return super().event(event)
 
-    def expand(self):
-        self.handle.setArrowType(QtCore.Qt.DownArrow)
-        self.setMaximumHeight(16777215)
+    def arrange(self):
+        self.handle.setText(self.words)
+        self.handle.setArrowType(QtCore.Qt.RightArrow if self.is_collapsed else QtCore.Qt.DownArrow)
+        self.handle.adjustSize()
+        self.setMaximumHeight(self.HANDLE + self.strip if self.is_collapsed else 16777215)
+        self.setMinimumHeight(self.HANDLE + self.strip if self.is_collapsed else 0)
+
+    def set_collapsed(self, collapsed):
+        self.is_collapsed = collapsed
+        self.arrange()
+
+    def set_text(self, text):
+        self.words = text
+        self.arrange()
+
+    def set_strip(self, height):
+        self.strip = height
+        self.arrange()
+
+    collapsed = QtCore.Property(bool, lambda self: self.is_collapsed, set_collapsed)
+    text = QtCore.Property(str, lambda self: self.words, set_text)
+    collapsedHeight = QtCore.Property(int, lambda self: self.strip, set_strip)
 
 
 @pytest.fixture
@@ -310,7 +329,15 @@ class Clipboard:
         Clipboard.text = text
 
 
-PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog}
+class Timer:
+    """In the place of ``qt.QTimer``: what is to come later comes at once."""
+
+    @staticmethod
+    def singleShot(milliseconds, do):
+        do()
+
+
+PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog, "QTimer": Timer}
 
 
 @pytest.fixture
@@ -364,8 +391,19 @@ class Run:
         self.running, self.started = False, None
         Run.made = self
 
-    def start(self, image, job):
-        self.running, self.started = True, (image, job.checked())
+    def start(self, image, job, known=()):
+        self.running, self.started, self.known = True, (image, job.checked()), known
+
+    def start_surfaces(self, labelmaps, settings):
+        self.running, self.labelmaps, self.settings = True, labelmaps, settings
+
+    def finish_surfaces(self):
+        """Give what the child process would make."""
+        made = {}
+        for each in self.labelmaps:
+            for segment, _, label in each.segments:
+                made[segment] = surfaces.surface_of(each.labels, label, each.matrix, self.settings)
+        self.end(self.finished, made)
 
     def end(self, tell, *arguments):
         self.running = False
@@ -385,7 +423,7 @@ class Run:
                 fields["excitation"] = Excitation(job.excitation, scalar, (0.25, 0.5), (0.0, 0.1))
             volumes = {structure.label: 1.0 for structure in table}
             made.append(Segmentation(labels, volumes, device, table, parameters, seconds, **fields))
-        self.end(self.finished, tuple(made))
+        self.end(self.finished, differences.compare(job.in_order(made, self.known)) if job.compared else tuple(made))
 
     def cancel(self):
         if self.running:
@@ -476,8 +514,8 @@ def test_the_panel_can_be_seen(widget, application, tmp_path, monkeypatch, theme
     widget.ui.compareButton.click()
     Run.made.finish()
     widget.ui.volumesButton.click()
-    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
-        getattr(widget.ui, section).expand()
+    for section in ("advancedCollapsibleButton", "mapsCollapsibleButton"):
+        getattr(widget.ui, section).collapsed = False
     panel.resize(380, 1100)
     application.processEvents()
     assert panel.grab().save(str(tmp_path / f"results {theme}.png"))
@@ -539,7 +577,7 @@ def test_only_networks_that_are_bundled_can_be_applied(widget):
     assert "No DenseNet scSE is bundled for the view 'axial'" in ui.statusLabel.text
     assert ui.applyButton.toolTip == ui.statusLabel.text
     ui.networkComboBox.setCurrentText("U-Net")
-    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
     ui.viewComboBox.setCurrentText("All three")
     assert ui.applyButton.enabled
     ui.seComboBox.setCurrentText("cSE")
@@ -623,7 +661,7 @@ def test_apply_is_enabled_exactly_when_it_can_work(widget):
     assert not ui.applyButton.enabled and "has no voxels" in ui.statusLabel.text
     node = volume()
     widget.parameterNode.volume = node
-    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
     node.SetAndObserveImageData(None)
     assert not ui.applyButton.enabled and "has no voxels" in ui.applyButton.toolTip
 
@@ -896,7 +934,7 @@ def test_gpus_are_listed_by_name(widget):
     assert items(widget.ui.deviceComboBox) == ["Automatic", "A100 (cuda:0)", "CPU"]
     assert widget.ui.deviceComboBox.currentText == "Automatic" and "no device 'cuda:1'" in widget.ui.statusLabel.text
     widget.ui.deviceComboBox.setCurrentText("A100 (cuda:0)")
-    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready."
+    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready: press Apply."
     widget.cleanup()
     assert Search.made.cancelled
 
@@ -981,6 +1019,8 @@ def test_check_boxes_are_named_after_the_groups(widget):
 def test_3d_on_request(widget):
     node = applied(widget)
     widget.ui.show3dButton.click()
+    assert Run.made.running and not node.GetDisplayNode().GetVisibility3D()
+    Run.made.finish_surfaces()
     assert node.GetSegmentation().ContainsRepresentation("Closed surface") and widget.ui.show3dButton.checked
     assert node.GetDisplayNode().GetVisibility3D() and not widget.presenter.busy
     widget.ui.show3dButton.click()

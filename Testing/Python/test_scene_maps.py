@@ -8,6 +8,7 @@ import SimpleITK as sitk
 
 import test_scene
 from SEBrainSegLib import scene_maps, scene_results, scene_sequences
+from SEBrainSegLib.differences import compare
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.segmentation import Excitation
@@ -136,7 +137,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     node = scene_of_slicer.add_segmentation(volume, made)
     maps = scene_maps.add_maps(volume, made)
     labels = labels_like(scene_of_slicer.image_of(volume))
-    compared = scene_maps.add_compared(volume, (result_of(labels, parameters=NONE), made))
+    compared = scene_maps.add_compared(volume, compare((result_of(labels, parameters=NONE), made)))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
     names = [each.GetName() for each in (node, *maps, compared.table)]
@@ -282,7 +283,7 @@ def volumes_of(segmentation):
 
 def test_a_comparison_says_where_and_how_much(scene):
     volume = volume_node(scene, directions=OBLIQUE)
-    compared = scene_maps.add_compared(volume, two_variants(volume), consensus=True)
+    compared = scene_maps.add_compared(volume, compare(two_variants(volume)), consensus=True)
     assert [node.GetName() for node in compared.segmentations] == [
         "T1 structures (U-Net)",
         "T1 structures (U-Net scSE)",
@@ -323,7 +324,7 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
     before = {node.GetID() for node in nodes(scene)}
     monkeypatch.setattr(scene_maps, "add_map", fails)
     with pytest.raises(MemoryError):
-        scene_maps.add_compared(volume, two_variants(volume))
+        scene_maps.add_compared(volume, compare(two_variants(volume)))
     left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}
     assert left <= {"vtkMRMLSubjectHierarchyNode"}
 

@@ -17,6 +17,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "SEBrainSeg"))
 
+from SEBrainSegLib.differences import compare  # noqa: E402
 from SEBrainSegLib.inference import run  # noqa: E402
 from SEBrainSegLib.job import Job  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
@@ -163,7 +164,7 @@ def main(folder):
     image = scene.image_of(volume)
     plain, recalibrated = run(image, Job((Parameters(se="none"), Parameters(se="scse")), confidence=True))
     (looked_at,) = run(image, Job((Parameters(se="scse"),), excitation=BLOCK))
-    compared = scene_maps.add_compared(volume, (plain, recalibrated))
+    compared = scene_maps.add_compared(volume, compare((plain, recalibrated)))
     spatial, channels = scene_maps.add_maps(volume, looked_at)
     (confidence,) = scene_maps.add_maps(volume, recalibrated)
     for node in compared.segmentations:
