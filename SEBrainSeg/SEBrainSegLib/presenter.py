@@ -813,6 +813,8 @@ class Presenter:
         node = self.result
         if self.busy or not self.scene.is_there(node):
             return
+        # Not yet: with every surface that is added, the views would draw all of them.
+        self.results.show_surfaces(node, False)
         request = self.results.labelmaps_of(node) if visible else None
         if visible and request is None:
             # Slicer is to make them otherwise than the child process can.
@@ -824,8 +826,8 @@ class Presenter:
                 self.run.start_surfaces(*request)
             except SEBrainSegError as error:
                 self.end(str(error))
-        else:
-            self.results.show_surfaces(node, visible)
+        elif visible:
+            self.results.show_surfaces(node, True)
         self.changed()
 
     def finish_surfaces(self, task, surfaces):
