@@ -882,6 +882,128 @@ def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
     assert "removed" in widget.ui.statusLabel.text
 
 
+# Scenes that are closed and loaded ------------------------------------------------------------------------------------
+
+
+class SceneStore:
+    """Keeps choices in a node of the scene, as Slicer does: saved with it, and overwritten by what a file says."""
+
+    def __init__(self):
+        scene = slicer.mrmlScene
+        self.observed = scene.GetSingletonNode("SEBrainSeg", "vtkMRMLScriptedModuleNode")
+        if self.observed is None:
+            node = slicer.vtkMRMLScriptedModuleNode()
+            node.SetSingletonTag("SEBrainSeg")
+            self.observed = scene.AddNode(node)
+        self.values = self
+
+    def get(self, name, default):
+        if name == "volume":
+            return self.observed.GetNodeReference(name)
+        text = self.observed.GetParameter(name)
+        if not text:
+            return default
+        return type(default)[text] if isinstance(default, enum.Enum) else type(default)(json.loads(text))
+
+    def __setitem__(self, name, value):
+        if name == "volume":
+            self.observed.SetNodeReferenceID(name, value.GetID() if value is not None else None)
+        else:
+            self.observed.SetParameter(name, value.name if isinstance(value, enum.Enum) else json.dumps(value))
+
+
+@pytest.fixture
+def saved(module, monkeypatch, tmp_path):
+    """A file with a scene: a volume that was segmented with sSE, and the choices that go with it."""
+    monkeypatch.setattr(ScriptedLoadableModuleLogic, "getParameterNode", lambda self: store())
+    stores = []
+
+    def store():
+        made = SceneStore()
+        if not stores or stores[-1].observed is not made.observed:
+            stores.append(made)
+        return stores[-1]
+
+    segmentations_logic = slicer.vtkSlicerSegmentationsModuleLogic()
+    segmentations_logic.SetMRMLScene(slicer.mrmlScene)
+    from SEBrainSegLib import scene as scene_of_slicer
+
+    node = volume()
+    image = scene_of_slicer.image_of(node)
+    labels = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 17
+    labels.CopyInformation(image)
+    volumes = {structure.label: 1.0 for structure in structures()}
+    made = Segmentation(labels, volumes, "cpu", structures(), Parameters(se="sse"))
+    for each in (node, scene_of_slicer.add_segmentation(node, made)):
+        each.AddDefaultStorageNode()
+        each.GetStorageNode().SetFileName(str(tmp_path / f"{each.GetID()}.seg.nrrd"))
+        assert each.GetStorageNode().WriteData(each)
+    choices = module.SEBrainSegLogic().getParameterNode()
+    choices.volume, choices.se = node, module.Variant.SSE
+    scene = slicer.mrmlScene
+    scene.SetRootDirectory(str(tmp_path))
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear(False)
+    assert module.SEBrainSegLogic().getParameterNode().volume is None
+    yield scene
+    del segmentations_logic
+
+
+def test_a_scene_that_is_loaded_in_place_works_at_once(saved, widget):
+    ui = widget.ui
+    assert not ui.applyButton.enabled and "Choose a T1" in ui.statusLabel.text
+    events = []
+    for name in ("StartClose", "EndClose", "StartImport", "EndImport", "StartBatchProcess", "EndBatchProcess"):
+        event = getattr(saved, f"{name}Event")
+        saved.AddObserver(event, lambda caller, event, name=name: events.append(name), -1.0)
+    assert saved.Connect()
+    assert events[0] == "StartBatchProcess" and events[-2:] == ["EndImport", "EndBatchProcess"]
+    node = slicer.mrmlScene.GetFirstNodeByName("T1")
+    assert widget.parameterNode.volume is node and ui.seComboBox.currentText == "sSE"
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
+    assert ui.resultLabel.text == "T1 structures (U-Net sSE)" and ui.show3dButton.enabled
+    assert not ui.resultCollapsibleButton.collapsed
+    Run.made.started = None
+    ui.applyButton.click()
+    assert Run.made.started is None and "earlier run" in ui.statusLabel.text
+
+
+def test_a_scene_that_is_loaded_in_mid_run_ends_it(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    widget.ui.applyButton.click()
+    assert saved.Connect()
+    assert not Run.made.running and "Other" not in widget.ui.statusLabel.text
+    assert widget.ui.applyButton.enabled and widget.ui.statusLabel.text == "Ready: press Apply."
+
+
+def test_a_scene_that_is_added_keeps_what_is_there(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    applied(widget)
+    assert saved.Import()
+    assert widget.ui.applyButton.enabled and segmentations() == 2
+
+
+def test_a_scene_that_is_closed_leaves_nothing_to_speak_of(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    applied(widget)
+    assert "Other" in widget.ui.statusLabel.text
+    saved.Clear(False)
+    ui = widget.ui
+    assert "Choose a T1" in ui.statusLabel.text and not ui.applyButton.enabled
+    assert "Segment a volume first" in ui.resultLabel.text and not ui.show3dButton.enabled
+
+
+def test_a_scene_that_is_loaded_beside_another_module_is_taken_up_on_entering(saved, widget):
+    widget.exit()
+    widget.parent.isEntered = False
+    assert saved.Connect()
+    assert widget.parameterNode is None
+    widget.parent.isEntered = True
+    widget.enter()
+    assert widget.ui.applyButton.enabled and widget.ui.resultLabel.text == "T1 structures (U-Net sSE)"
+
+
 # Variants, comparison, maps and result -------------------------------------------------------------------------------
 
 
