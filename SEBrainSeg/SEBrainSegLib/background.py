@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-import SimpleITK as sitk
-
 from . import handover, surfaces
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .translation import tr as _
 
 # The folder from which the child can import SEBrainSegLib.

@@ -1,12 +1,14 @@
 """How segmentations of one volume differ: volumes, overlap, and where they disagree."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import SimpleITK as sitk
 
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .segmentation import Segmentation
 from .structures import Structure
 from .volumes import volumes_of

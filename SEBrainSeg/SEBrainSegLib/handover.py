@@ -7,9 +7,9 @@ import json
 from dataclasses import asdict
 
 import numpy as np
-import SimpleITK as sitk
 
 from .differences import Differences
+from .lazy import sitk
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
 from .structures import rows_of, table_of

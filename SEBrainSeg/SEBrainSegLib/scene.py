@@ -10,15 +10,16 @@ import zlib
 from dataclasses import asdict
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import bundled, user_models
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .parameters import Parameters
 from .structures import selected, structures
+from .surfaces import box_of
 from .translation import tr as _
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
@@ -346,12 +347,17 @@ def remember_confidences(node, segmentation):
 
 
 def shared_labelmap(volume, labels):
-    """Return the labels as a ``vtkOrientedImageData`` on the grid of the volume node."""
-    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(labels))
-    scalars = numpy_to_vtk(voxels.ravel(), deep=True)
+    """Return the labels as a ``vtkOrientedImageData`` on the grid of the volume node, no larger than what is labelled.
+
+    Slicer goes through all of its voxels for every segment, whatever it does.
+    """
+    voxels = sitk.GetArrayViewFromImage(labels)
+    box = box_of(voxels > 0) or tuple(slice(0, side) for side in voxels.shape)
+    scalars = numpy_to_vtk(np.ascontiguousarray(voxels[box]).ravel(), deep=True)
     scalars.SetName("ImageScalars")
-    labelmap = slicer.vtkOrientedImageData()
-    labelmap.SetExtent(volume.GetImageData().GetExtent())
+    labelmap, start = slicer.vtkOrientedImageData(), volume.GetImageData().GetExtent()[::2]
+    limits = ((first + axis.start, first + axis.stop - 1) for first, axis in zip(start, box[::-1]))
+    labelmap.SetExtent(*(limit for pair in limits for limit in pair))
     labelmap.GetPointData().SetScalars(scalars)
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)

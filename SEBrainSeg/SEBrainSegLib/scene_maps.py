@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import scene_views
+from .lazy import sitk
 from .scene import (
     CHANNELS,
     COMPARISON,

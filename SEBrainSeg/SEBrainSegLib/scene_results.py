@@ -4,11 +4,11 @@
 import json
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
+from .lazy import sitk
 from .scene import (
     BINARY,
     CONFIDENCES,

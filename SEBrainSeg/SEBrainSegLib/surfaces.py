@@ -56,6 +56,17 @@ class Surface(NamedTuple):
     normals: Optional[np.ndarray] = None
 
 
+def box_of(inside):
+    """Return the box of an array ``(k, j, i)`` that holds all that is true, as slices; ``None`` if nothing is."""
+    box = []
+    for axis in range(3):
+        (at,) = np.nonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        if not len(at):
+            return None
+        box.append(slice(int(at[0]), int(at[-1]) + 1))
+    return tuple(box)
+
+
 def surface_of(labels, label, matrix, settings) -> Optional[Surface]:
     """Return the surface around the voxels of one label, or ``None`` if there are none.
 
@@ -70,14 +81,11 @@ def surface_of(labels, label, matrix, settings) -> Optional[Surface]:
     from vtkmodules.vtkFiltersGeneral import vtkDiscreteFlyingEdges3D
 
     inside = labels == label
-    box = []
-    for axis in range(3):
-        (at,) = np.nonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        if not len(at):
-            return None
-        box.append(slice(int(at[0]), int(at[-1]) + 1))
+    box = box_of(inside)
+    if box is None:
+        return None
     # With a voxel around, or the surface would be open where the volume ends.
-    voxels = np.pad(inside[tuple(box)].astype(np.uint8), 1)
+    voxels = np.pad(inside[box].astype(np.uint8), 1)
     image = vtkImageData()
     image.SetDimensions(*voxels.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))

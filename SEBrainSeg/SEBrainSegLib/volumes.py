@@ -1,9 +1,9 @@
 """The volumes of structures, and their table: left, right, asymmetry, confidence and remarks."""
 
 import numpy as np
-import SimpleITK as sitk
 
 from .expectations import remarks
+from .lazy import sitk
 
 COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "asymmetry_percent", "confidence", "remark")
 

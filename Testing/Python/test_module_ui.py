@@ -4,6 +4,7 @@ import enum
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 import types
@@ -551,6 +552,17 @@ def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
     heavy = {"torch", "SimpleITK", "SEBrainSegLib.scene", "SEBrainSegLib.inference", "SEBrainSegLib.zoo"}
     assert not re.search(r"^(import|from) (torch|SimpleITK|PyTorchUtils)", SOURCE, re.MULTILINE)
     assert not heavy & module.imported
+
+
+def test_opening_the_panel_imports_neither_torch_nor_simpleitk(module):
+    code = (
+        "import sys; heavy = ('torch', 'SimpleITK', 'nibabel')\n"
+        "from SEBrainSegLib import background, presenter, scene, scene_maps, scene_sequences, scene_views, volumes\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(MODULE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
 
 
 def items(box):
