@@ -1,6 +1,7 @@
 """Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
 
 import enum
+import importlib.util
 import json
 import os
 import re
@@ -389,11 +390,11 @@ class Run:
 
     def __init__(self, factory, python, progress, finished, failed, cancelled):
         self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
-        self.running, self.started = False, None
+        self.running, self.started, self.labelmaps = False, None, None
         Run.made = self
 
     def start(self, image, job, known=()):
-        self.running, self.started, self.known = True, (image, job.checked()), known
+        self.running, self.started, self.known, self.labelmaps = True, (image, job.checked()), known, None
 
     def start_surfaces(self, labelmaps, settings):
         self.running, self.labelmaps, self.settings = True, labelmaps, settings
@@ -1185,6 +1186,134 @@ def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
     assert widget.ui.sequenceButton.isHidden()
     widget.parameterNode.volume = scans[0]
     assert not widget.ui.sequenceButton.isHidden() and widget.ui.sequenceButton.enabled
+
+
+# The developer's reload -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reloaded(module, monkeypatch):
+    """In the place of Slicer's reload; the library is put back afterwards, as other tests have it."""
+    kept = {name: each for name, each in sys.modules.items() if name.split(".")[0] == "SEBrainSegLib"}
+    seen = []
+
+    def reload(self):
+        seen.append([name for name in sys.modules if name.split(".")[0] == "SEBrainSegLib"])
+        exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
+        self.cleanup()
+
+    monkeypatch.setattr(ScriptedLoadableModuleWidget, "onReload", reload, raising=False)
+    yield seen
+    for name in [name for name in sys.modules if name.split(".")[0] == "SEBrainSegLib"]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+
+
+def test_reloading_the_module_reloads_its_library(widget, module, reloaded):
+    before = module.Parameters
+    widget.onReload()
+    assert reloaded == [[]]
+    assert module.Parameters is not before and module.Parameters.__module__ == "SEBrainSegLib.parameters"
+
+
+# The tour through a real Slicer, as far as stand-ins go ---------------------------------------------------------------
+
+
+class OnTour:
+    """In the place of what the tour needs of Slicer."""
+
+    def __init__(self, widget, folder):
+        self.widget, self.folder, self.pictures, self.looks = widget, folder, [], 0
+        self.chart = None
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+
+    def handle_events(self):
+        self.looks += 1
+        if Run.made.running and self.looks % 3 == 0:
+            Run.made.finish_surfaces() if Run.made.labelmaps is not None else Run.made.finish()
+
+    def every(self, milliseconds, do):
+        self.beat = do
+
+    def take_picture(self, name):
+        self.pictures.append(name)
+
+    def arrange(self):
+        pass
+
+    def open_panel(self):
+        self.widget.enter()
+        return self.widget
+
+    def open_another_module(self):
+        self.widget.exit()
+
+    def has_sample(self):
+        return True
+
+    def load_sample(self):
+        return volume(name="SEBrainSeg T1")
+
+    def reset_views(self):
+        pass
+
+    def scene(self):
+        return slicer.mrmlScene
+
+    def save_scene(self, path):
+        return True
+
+    def load_scene(self, path):
+        slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.StartImportEvent)
+        slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+
+    def lines_drawn(self):
+        charts = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode")
+        return 3 * charts
+
+    def legends_drawn(self):
+        return 1
+
+
+def test_the_tour_finds_the_panel_as_it_should_be(widget, monkeypatch, tmp_path, reloaded):
+    tour = tour_module()
+    monkeypatch.setattr(tour, "CANCELLED_AFTER", -1.0)
+    monkeypatch.setattr(tour, "SLEEP", 0.0)
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=lambda chart: None))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    taken = tour.Tour(OnTour(widget, tmp_path), 1000.0)
+    steps = taken.steps()
+    # There is no other Slicer here that could load the module anew.
+    del steps["reload"]
+    monkeypatch.setattr(taken, "steps", lambda: steps)
+    rows = taken.run()
+    assert [(name, wrong) for name, *_, wrong in rows] == [(name, "") for name in steps]
+    assert len(taken.slicer.pictures) == len(steps)
+
+
+def test_the_tour_tells_what_is_wrong_and_goes_on(widget, monkeypatch, tmp_path):
+    tour = tour_module()
+    monkeypatch.setattr(tour, "SLEEP", 0.0)
+    now = [0.0]
+    taken = tour.Tour(OnTour(widget, tmp_path), 0.5, clock=lambda: now[0])
+
+    def busy():
+        now[0] += 2.0
+        taken.slicer.beat()
+
+    def wrong():
+        tour.expect(False, "no segments")
+
+    monkeypatch.setattr(taken, "steps", lambda: {"busy": busy, "wrong": wrong, "well": lambda: None})
+    assert [row[3] for row in taken.run()] == ["no events were handled for 2.00 s", "no segments", ""]
+
+
+def tour_module():
+    """``Testing/Slicer/tour.py``."""
+    spec = importlib.util.spec_from_file_location("tour", Path(__file__).parents[1] / "Slicer" / "tour.py")
+    tour = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tour)
+    return tour
 
 
 # The test inside of Slicer -------------------------------------------------------------------------------------------
