@@ -450,8 +450,8 @@ class Presenter:
         """The block whose excitation and whether the confidence is to come with the segmentation, if maps are to."""
         if not self.choices.with_maps:
             return "", False
-        blocks = self.blocks()
-        # Of a network without blocks there is the confidence alone.
+        # Of a network without blocks there is the confidence alone; whether a user's has them is not known.
+        blocks = () if self.parameters.model else self.blocks()
         return self.block() or (blocks[-1] if blocks else ""), self.choices.confidence or not blocks
 
     def maps_found(self):

@@ -97,7 +97,7 @@ def legend_of(kind):
     """What the colours of a map mean, in a few words and short lines."""
     if kind.startswith(SPATIAL):
         return _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
-    return {CONFIDENCE: _("Confidence"), DISAGREEMENT: _("Variants\nin dissent")}.get(kind, kind)
+    return {CONFIDENCE: _("Confidence"), DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
 
 
 def add_table(node, name, columns):

@@ -656,6 +656,15 @@ def test_maps_come_with_apply_if_wanted(all_of_it):
     assert (job.excitation, job.confidence) == ("", True)
 
 
+def test_with_maps_asks_no_block_of_a_users_network_that_it_may_not_have(all_of_it, tmp_path):
+    it = all_of_it
+    (tmp_path / "knee.pt").touch()
+    choose(it, with_maps=True, model="knee")
+    it.presenter.apply()
+    (_, job) = it.run.started[0]
+    assert (job.excitation, job.confidence) == ("", True)
+
+
 def test_how_long_maps_will_take_is_said_before(all_of_it):
     it = all_of_it
     assert state(it).maps_time == ""

@@ -267,7 +267,7 @@ def test_a_legend_says_what_the_colours_mean(scene, legends):
     found = {legend.GetDisplayableNode(): legend for legend in legends()}
     assert set(found) == {confidence, spatial, compared.disagreement}
     titles = [found[node].GetTitleText() for node in (confidence, spatial, compared.disagreement)]
-    assert titles == ["Confidence", "Excitation,\ndecoder 1", "Variants\nin dissent"]
+    assert titles == ["Confidence", "Excitation,\ndecoder 1", "Variants that\ndisagree"]
     assert all(legend.GetVisibility() and legend.GetPrimaryDisplayNode() for legend in found.values())
     counts = found[compared.disagreement]
     assert counts.GetNumberOfLabels() == 2 and counts.GetLabelFormat() == "%.0f"

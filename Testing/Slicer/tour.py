@@ -3,8 +3,8 @@
     Slicer --additional-module-paths SEBrainSeg --python-script Testing/Slicer/tour.py [--pictures DIR] [--limit S]
 
 Exits with 0 only if every step shows what it should and Slicer was never without handling its events for longer than
-the limit, half a second. PyTorch must be installed; takes some minutes. The pictures, and a table of the longest pauses,
-``tour.csv``, go to the folder that is named, or else to ``tour`` where Slicer was started.
+the limit, half a second. PyTorch must be installed; takes some minutes. The pictures, and a table of the longest
+pauses, ``tour.csv``, go to the folder that is named, or else to ``tour`` where Slicer was started.
 """
 
 import argparse
