@@ -1497,6 +1497,11 @@ def test_the_whole_path_with_a_real_child_process(real, application, models, mon
     real.ui.mapsButton.click()
     real.ui.applyButton.click()
     assert not real.presenter.run.running and len(charts) == 2 and segmentations() == 1
+    real.ui.show3dButton.click()
+    wait_for(application, lambda: not real.presenter.busy)
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface") and real.ui.show3dButton.checked
+    assert "in 3D" in real.ui.statusLabel.text
     wait_for(application, lambda: real.presenter.devices is not None)
 
 

@@ -157,6 +157,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     mean = chart.GetNthPlotSeriesNode(0)
     values = mean.GetTableNode().GetTable().GetColumnByName(mean.GetYColumnName())
     np.testing.assert_allclose(vtk_to_numpy(values), [0.2, 0.5, 0.75])
+    assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(scene_maps.BLUE)
     # Shown as it was, and still found by what made it.
     scene_results.show_only(node)
     other = scene_of_slicer.find(volume, "segmentation", NONE)
