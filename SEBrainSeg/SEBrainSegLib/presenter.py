@@ -721,7 +721,9 @@ class Presenter:
     def finish_maps(self, task, segmentations):
         (segmentation,) = segmentations
         self.remember_time(segmentation)
-        # The network computed it on the way; it would be a pity to do so again.
+        nodes = self.maps.add_maps(task.volume, segmentation, task.voxels, self.pause(_("Adding the maps...")))
+        # The network computed it on the way; it would be a pity to do so again. No pause from here on, in which Cancel
+        # would leave a part.
         node = self.scene.find(task.volume, "segmentation", segmentation.parameters)
         if node is None:
             node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
@@ -729,10 +731,6 @@ class Presenter:
             self.scene.remember_confidences(node, segmentation)
         self.results.show_only(node)
         self.show_result(node)
-        pause = self.pause(_("Adding the maps..."))
-        pause()
-        nodes = self.maps.add_maps(task.volume, segmentation, task.voxels, pause)
-        pause()
         self.display(task.volume, nodes)
         return _("Created {names}, computed on {device}.").format(names=names_of(nodes), device=segmentation.device)
 

@@ -596,6 +596,15 @@ def test_maps_come_with_their_segmentation_and_are_not_computed_twice(all_of_it)
     assert len(it.run.started) == 2 and len(it.scene.made) == 1
 
 
+def test_maps_that_are_cancelled_while_they_are_added_leave_nothing(all_of_it):
+    it = all_of_it
+    choose(it, block="decoder 1")
+    it.presenter.show_maps()
+    it.surroundings.while_settling = it.presenter.cancel
+    finish(it)
+    assert not it.scene.made and it.maps.over is None and "nothing was created" in state(it).status
+
+
 def test_structures_are_outlined_under_a_map_or_hidden_as_chosen_last(all_of_it):
     it = all_of_it
     choose(it, block="decoder 1")
