@@ -34,6 +34,9 @@ from .volumes import texts
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
 
+# Where the network is as sure as this, which is nearly everywhere, the scan is seen instead.
+SURE = 0.95
+
 # Lines of a plot that colour-blind people can tell apart.
 BLUE, ORANGE, BLACK = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.0, 0.0, 0.0)
 
@@ -82,7 +85,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         # Always from 0 on, so that maps of different scans and blocks can be compared.
         display.SetWindowLevelMinMax(0, largest)
         # Of integers, Slicer cuts the decimals of a threshold off.
-        display.SetThreshold(1 if counts else SHOWN, max(largest, 1))
+        display.SetThreshold(1 if counts else SHOWN, SURE if kind == CONFIDENCE else max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
         # Last, or Slicer would take a second to look for a window of its own.
@@ -96,8 +99,12 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
 def legend_of(kind):
     """What the colours of a map mean, in a few words and short lines."""
     if kind.startswith(SPATIAL):
-        return _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
-    return {CONFIDENCE: _("Confidence"), DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
+        title = _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
+    else:
+        sure = _("Confidence\n(clear: > {sure})").format(sure=SURE)
+        title = {CONFIDENCE: sure, DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
+    # An empty line parts it from the topmost number.
+    return title + "\n"
 
 
 def add_table(node, name, columns):

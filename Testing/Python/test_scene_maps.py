@@ -194,6 +194,17 @@ def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
     assert shown[0].tolist() != shown[1].tolist()
 
 
+def test_where_the_network_is_sure_the_scan_is_seen(scene):
+    volume = volume_node(scene)
+    image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkFloat32) + 1.0
+    image[0, 0, 0], image[1, 0, 0] = 0.3, 0.9
+    display = scene_maps.add_map(volume, image, "confidence", SCSE).GetDisplayNode()
+    display.UpdateImageDataPipeline()
+    display.GetOutputImageDataConnection().GetProducer().Update()
+    shown = vtk_to_numpy(display.GetOutputImageData().GetPointData().GetScalars())
+    assert shown[:3, 3].tolist() == [255, 255, 0] and (shown[2:, 3] == 0).all()
+
+
 def test_a_map_is_shown_in_the_slice_views(scene):
     volume = volume_node(scene)
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
@@ -267,8 +278,9 @@ def test_a_legend_says_what_the_colours_mean(scene, legends):
     compared = scene_maps.add_compared(volume, compare(two_variants(volume)))
     found = {legend.GetDisplayableNode(): legend for legend in legends()}
     assert set(found) == {confidence, spatial, compared.disagreement}
-    titles = [found[node].GetTitleText() for node in (confidence, spatial, compared.disagreement)]
-    assert titles == ["Confidence", "Excitation,\ndecoder 1", "Variants that\ndisagree"]
+    titles = [found[node].GetTitleText().split() for node in (confidence, spatial, compared.disagreement)]
+    assert titles[0][0] == "Confidence"
+    assert titles[1:] == [["Excitation,", "decoder", "1"], ["Variants", "that", "disagree"]]
     assert all(legend.GetVisibility() and legend.GetPrimaryDisplayNode() for legend in found.values())
     counts = found[compared.disagreement]
     assert counts.GetNumberOfLabels() == 2 and counts.GetLabelFormat() == "%.0f"
