@@ -88,6 +88,7 @@ class SEBrainSegParameterNode:
     consensus: whether a comparison makes one more segmentation of what most variants say.
     block: the squeeze & excitation block whose maps to show, or "".
     confidence: whether to show the confidence with them.
+    withMaps: whether to make the maps together with the segmentation.
     """
 
     volume: vtkMRMLScalarVolumeNode
@@ -105,6 +106,7 @@ class SEBrainSegParameterNode:
     consensus: bool = False
     block: str = ""
     confidence: bool = False
+    withMaps: bool = False
 
 
 class Surroundings:
@@ -144,10 +146,12 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.devices = []
         self.deviceSearch = None
         self.shownTables = {}
+        self.opened = ()
+        self.sceneIsChanging = self.choicesAreStale = False
 
     def setup(self):
         """Build the panel when the module is first shown."""
-        from SEBrainSegLib import scene, scene_maps, scene_results, scene_sequences, volumes
+        from SEBrainSegLib import scene, scene_maps, scene_results, scene_sequences, scene_views, volumes
         from SEBrainSegLib.background import BackgroundSegmentation
         from SEBrainSegLib.facts import facts
         from SEBrainSegLib.presenter import Presenter
@@ -181,8 +185,14 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.connectWidgets()
         scene = slicer.mrmlScene
         self.addObserver(scene, scene.StartCloseEvent, self.onSceneStartClose)
-        self.addObserver(scene, scene.EndCloseEvent, self.onSceneEndClose)
+        self.addObserver(scene, scene.StartImportEvent, self.onSceneStartImport)
+        # A scene that is loaded is closed and imported in one batch, whose end comes last.
+        for event in (scene.EndCloseEvent, scene.EndImportEvent, scene.EndBatchProcessEvent):
+            self.addObserver(scene, event, self.onSceneEnd)
+        self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
+        for view in scene_views.slice_views(scene):
+            self.observeView(view)
         self.initializeParameterNode()
 
     @staticmethod
@@ -207,6 +217,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.copyButton.clicked.connect(self.onCopy)
         self.ui.saveButton.clicked.connect(self.onSave)
         self.ui.selfTestButton.clicked.connect(self.onSelfTest)
+        self.ui.outlinesCheckBox.clicked.connect(self.onOutlines)
+        self.ui.hideMapButton.clicked.connect(self.onHideMap)
         for group, box in self.groupBoxes():
             box.clicked.connect(lambda *_unused, group=group, box=box: self.presenter.show_group(group, box.checked))
 
@@ -238,13 +250,55 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Another module is shown; a run goes on."""
         self.setParameterNode(None)
 
+    def onReload(self):
+        """Reload the module, a developer's button: its library's modules, too."""
+        for name in [name for name in sys.modules if name.split(".")[0] == "SEBrainSegLib"]:
+            del sys.modules[name]
+        ScriptedLoadableModuleWidget.onReload(self)
+
     def onSceneStartClose(self, caller, event):
+        self.sceneIsChanging, self.opened = True, ()
         self.presenter.close()
         self.setParameterNode(None)
 
-    def onSceneEndClose(self, caller, event):
-        if self.parent.isEntered:
-            self.initializeParameterNode()
+    def onSceneStartImport(self, caller, event):
+        self.sceneIsChanging = True
+
+    def onSceneEnd(self, caller, event):
+        """A scene was closed or loaded, or some other batch is done."""
+        if slicer.mrmlScene.IsBatchProcessing():
+            return
+        if self.sceneIsChanging:
+            self.sceneIsChanging = self.choicesAreStale = False
+            if self.parent.isEntered:
+                # The node may be another now, or hold what the file says.
+                self.setParameterNode(None)
+                self.initializeParameterNode()
+                self.presenter.scene_changed(self.choices())
+            # Once the views, too, have heard of it.
+            qt.QTimer.singleShot(0, self.showChartsAgain)
+        elif self.choicesAreStale:
+            self.choicesAreStale = False
+            self.onChoice()
+
+    @staticmethod
+    def showChartsAgain():
+        from SEBrainSegLib import scene_views
+
+        scene_views.show_charts_again(slicer.mrmlScene)
+
+    def observeView(self, view):
+        """Hear of what a slice view shows."""
+        self.addObserver(view, vtk.vtkCommand.ModifiedEvent, self.onViewModified)
+
+    def onViewModified(self, *_unused):
+        if not slicer.mrmlScene.IsBatchProcessing():
+            self.presenter.views_changed()
+
+    @vtk.calldata_type(vtk.VTK_OBJECT)
+    def onNodeAdded(self, caller, event, node):
+        if node.IsA("vtkMRMLSliceCompositeNode"):
+            self.observeView(node)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node):
@@ -303,6 +357,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             node.consensus,
             node.block,
             node.confidence,
+            node.withMaps,
         )
 
     def listNetworks(self):
@@ -347,12 +402,17 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(volume, volume.ImageDataModifiedEvent, self.onVolume)
         self.observedVolume = volume
 
-    def onChoice(self, caller, event):
+    def onChoice(self, *_unused):
+        if slicer.mrmlScene.IsBatchProcessing():
+            # What is chosen may not be there yet.
+            self.choicesAreStale = True
+            return
         self.observeVolume(self.parameterNode.volume)
         self.presenter.choose(self.choices())
 
     def onVolume(self, caller, event):
-        self.presenter.volume_changed()
+        if not slicer.mrmlScene.IsBatchProcessing():
+            self.presenter.volume_changed()
 
     # What the presenter says is shown ---------------------------------------------------------------------------------
 
@@ -384,9 +444,25 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.doubtLabel.visible = bool(state.doubt)
         self.ui.factsLabel.text = state.facts
         self.ui.factsLabel.visible = bool(state.facts)
+        self.ui.advancedCollapsibleButton.text = state.advanced
+        self.ui.withMapsCheckBox.enabled = not state.busy
+        self.ui.mapsTimeLabel.text = state.maps_time
+        self.ui.mapsTimeLabel.visible = bool(state.maps_time)
+        self.ui.mapWidget.visible = bool(state.map_name)
+        self.ui.mapLabel.text = state.map_name
+        self.ui.outlinesCheckBox.checked = state.outlined
         self.showResult(state)
         self.showTable("comparison", self.ui.comparisonTableView, self.presenter.comparison)
         self.showTable("volumes", self.ui.volumesTableView, self.presenter.table)
+        self.openSections(state)
+
+    def openSections(self, state):
+        """Open the sections that have got something to show; what the user closes again stays closed."""
+        sections = {"result": self.ui.resultCollapsibleButton, "compare": self.ui.compareCollapsibleButton}
+        for name in state.opened:
+            if name not in self.opened:
+                sections[name].collapsed = False
+        self.opened = state.opened
 
     def showChoices(self, state):
         """Show what is chosen in the widgets that name no parameter, and what else there is to choose with it."""
@@ -493,6 +569,12 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if path:
             self.presenter.save_volumes(path)
 
+    def onOutlines(self, *_unused):
+        self.presenter.outline(self.ui.outlinesCheckBox.checked)
+
+    def onHideMap(self, *_unused):
+        self.presenter.hide_map()
+
     def onSelfTest(self, *_unused):
         self.presenter.self_test(slicer.util.loadVolume(str(resource(SAMPLE))), SEBrainSegTest().check)
 
@@ -588,13 +670,14 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
             as :meth:`segment`.
         """
         from SEBrainSegLib import scene_maps
+        from SEBrainSegLib.differences import compare
         from SEBrainSegLib.job import Job
 
         if len(variants) < 2:
             raise SEBrainSegError(_("Name at least two variants to compare."))
         choices = (Parameters(architecture, se, view, device, protocol, "", structures) for se in variants)
         found, voxels = self.run(volumeNode, Job(tuple(choices)), progress, cancelled)
-        return scene_maps.add_compared(volumeNode, found, voxels, consensus)
+        return scene_maps.add_compared(volumeNode, compare(found), voxels, consensus)
 
     def run(self, volumeNode, job, progress=None, cancelled=None):
         """Run a job.Job on a volume in this process; returns its segmentations, and the voxelsOf that they are of."""

@@ -8,10 +8,9 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-import SimpleITK as sitk
-
-from . import handover
+from . import handover, surfaces
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .translation import tr as _
 
 # The folder from which the child can import SEBrainSegLib.
@@ -46,11 +45,13 @@ class BackgroundSegmentation:
         factory: makes a :class:`Process`.
         python: path of the Python interpreter of the child.
         progress: called with a fraction in [0, 1] and a message.
-        finished: called with a tuple of :class:`~.segmentation.Segmentation`, one for every choice of the job.
+        finished: called with a tuple of :class:`~.segmentation.Segmentation`, one for every choice of the job; with the
+            :class:`~.differences.Differences` of a job that compares; or with the surfaces of :func:`.surfaces.read`.
         failed: called with one sentence, and with true if a job that accepts unlikely results would do.
         cancelled: called without arguments once a cancelled run is over.
 
-    After :meth:`start`, exactly one of the last three is called, once; by then the run is over and may be started anew.
+    After :meth:`start` or :meth:`start_surfaces`, exactly one of the last three is called, once; by then the run is
+    over and may be started anew.
     """
 
     def __init__(self, factory, python, progress, finished, failed, cancelled):
@@ -63,21 +64,58 @@ class BackgroundSegmentation:
         """Whether a child process is at work."""
         return self.process is not None
 
-    def start(self, image, job):
+    def start(self, image, job, known=()):
         """Start segmenting a ``SimpleITK.Image`` as a :class:`~.job.Job` says.
+
+        Args:
+            known: the segmentations that the job compares and were made before, in its order.
 
         Raises:
             SEBrainSegError: a segmentation is running already, a choice is invalid, or the disk is full.
         """
+        job.checked()
+        known = tuple(known)
+
+        def write(folder):
+            sitk.WriteImage(image, str(folder / handover.VOLUME))
+            (folder / handover.JOB).write_text(job.to_json(), encoding="utf-8")
+            if job.compared:
+                handover.write_known(folder, known)
+
+        def read(folder):
+            found = handover.read(folder, self.answer["segmentations"])
+            return handover.read_differences(folder, job.in_order(found, known)) if job.compared else found
+
+        self.begin("SEBrainSegLib.worker", write, read)
+
+    def start_surfaces(self, labelmaps, settings):
+        """Start making surfaces; see :func:`.surfaces.write_request`.
+
+        Raises:
+            SEBrainSegError: something is running already, or the disk is full.
+        """
+        self.begin(
+            "SEBrainSegLib.surfaces",
+            lambda folder: surfaces.write_request(folder, labelmaps, settings),
+            lambda folder: surfaces.read(folder, self.answer["surfaces"]),
+        )
+
+    def begin(self, module, write, read):
+        """Start a child process.
+
+        Args:
+            module: what it runs.
+            write: called with the folder of the run, writes what is handed over.
+            read: called with it at the end, returns what was found.
+        """
         if self.running:
             raise SEBrainSegError(_("A segmentation is running already; wait for it or cancel it first."))
-        job.checked()
+        self.read = read
         self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
         self.unread, self.errors = b"", b""
-        self.error, self.unlikely, self.rows, self.was_cancelled = "", False, None, False
+        self.error, self.unlikely, self.answer, self.was_cancelled = "", False, None, False
         try:
-            sitk.WriteImage(image, str(self.folder / handover.VOLUME))
-            (self.folder / handover.JOB).write_text(job.to_json(), encoding="utf-8")
+            write(self.folder)
         except (OSError, RuntimeError):
             self.clean()
             raise SEBrainSegError(
@@ -86,7 +124,7 @@ class BackgroundSegmentation:
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process = self.factory(self.on_output, self.on_errors, self.on_end)
-        self.process.start(str(self.python), ["-m", "SEBrainSegLib.worker", str(self.folder)], environment)
+        self.process.start(str(self.python), ["-m", module, str(self.folder)], environment)
 
     def cancel(self):
         """End the run, if there is one; its files are deleted and the child is gone when this returns.
@@ -115,7 +153,8 @@ class BackgroundSegmentation:
             self.progress(float(fields["progress"]), str(fields.get("message", "")))
         self.error = str(fields.get("error", self.error))
         self.unlikely = bool(fields.get("unlikely", self.unlikely))
-        self.rows = fields.get("segmentations", self.rows)
+        if "segmentations" in fields or "surfaces" in fields:
+            self.answer = fields
 
     def on_errors(self, content):
         """Keep the last of what the child wrote to stderr."""
@@ -128,11 +167,12 @@ class BackgroundSegmentation:
         self.on_output(b"\n")
         self.process, found = None, None
         try:
-            if status == 0 and self.rows is not None and not self.was_cancelled:
-                found = handover.read(self.folder, self.rows)
-        except (KeyError, RuntimeError, TypeError, ValueError):
+            if status == 0 and self.answer is not None and not self.was_cancelled:
+                found = self.read(self.folder)
+        except (IndexError, KeyError, OSError, RuntimeError, TypeError, ValueError):
             logging.exception("SEBrainSeg's results cannot be read")
         finally:
+            self.read = None
             self.clean()
         if self.was_cancelled:
             self.cancelled()

@@ -1,12 +1,14 @@
 """How segmentations of one volume differ: volumes, overlap, and where they disagree."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-import SimpleITK as sitk
 
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .segmentation import Segmentation
 from .structures import Structure
 from .volumes import volumes_of
@@ -27,6 +29,7 @@ class Differences:
         dice: overlap of every pair in [0, 1], ``(structures, pairs)``; not a number where neither found the structure.
         disagreement: uint8 image: how many segmentations gave the voxel another label than most did.
         commonest: image of the label that most gave; of the first one's among equals.
+        common_volumes: ml by label of ``commonest``.
     """
 
     segmentations: tuple[Segmentation, ...]
@@ -36,6 +39,7 @@ class Differences:
     dice: np.ndarray
     disagreement: sitk.Image
     commonest: sitk.Image
+    common_volumes: dict[int, float]
 
     @property
     def titles(self):
@@ -53,7 +57,7 @@ class Differences:
         return replace(
             first,
             labels=self.commonest,
-            volumes=volumes_of(self.commonest, self.structures),
+            volumes=self.common_volumes,
             seconds=sum(each.seconds for each in self.segmentations),
             confidences={},
             confidence=None,
@@ -125,6 +129,7 @@ def compare(segmentations, progress=None):
         image.CopyInformation(first.labels)
         return image
 
+    commonest = image_of(commonest)
     return Differences(
         segmentations,
         first.structures,
@@ -132,5 +137,6 @@ def compare(segmentations, progress=None):
         pairs,
         dice,
         image_of(disagreement),
-        image_of(commonest),
+        commonest,
+        volumes_of(commonest, first.structures),
     )

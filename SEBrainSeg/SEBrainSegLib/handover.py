@@ -3,16 +3,23 @@
 Images go through files in a folder of the run, all else through a line of JSON.
 """
 
+import json
 from dataclasses import asdict
 
-import SimpleITK as sitk
+import numpy as np
 
+from .differences import Differences
+from .lazy import sitk
 from .parameters import Parameters
 from .segmentation import Excitation, Segmentation
 from .structures import rows_of, table_of
 
 VOLUME, JOB = "volume.nrrd", "job.json"
 LABELS, CONFIDENCE, SPATIAL = "labels", "confidence", "spatial"
+# Segmentations made before, which are compared with new ones, lie in a folder of their own.
+KNOWN, ROWS = "known", "rows.json"
+# What differs between segmentations.
+NUMBERS, DISAGREEMENT, COMMONEST = "differences.npz", "disagreement.nrrd", "commonest.nrrd"
 
 
 def path_of(folder, number, what):
@@ -79,3 +86,44 @@ def read(folder, rows):
             )
         )
     return tuple(found)
+
+
+def write_known(folder, segmentations):
+    """Write segmentations that were made before for :func:`read_known`; raises as :func:`write`."""
+    (folder / KNOWN).mkdir()
+    rows = write(folder / KNOWN, segmentations)
+    (folder / KNOWN / ROWS).write_text(json.dumps(rows), encoding="utf-8")
+
+
+def read_known(folder):
+    """Return the segmentations that :func:`write_known` wrote; raises as :func:`read`."""
+    return read(folder / KNOWN, json.loads((folder / KNOWN / ROWS).read_text(encoding="utf-8")))
+
+
+def write_differences(folder, differences):
+    """Write what :func:`read_differences` reads; raises as :func:`write`."""
+    sitk.WriteImage(differences.disagreement, str(folder / DISAGREEMENT))
+    sitk.WriteImage(differences.commonest, str(folder / COMMONEST))
+    volumes = np.array(list(differences.common_volumes.items()))
+    numbers = {"volumes": differences.volumes, "dice": differences.dice, "common_volumes": volumes}
+    np.savez(folder / NUMBERS, pairs=np.array(differences.pairs), **numbers)
+
+
+def read_differences(folder, segmentations):
+    """Return the :class:`~.differences.Differences` of segmentations that :func:`write_differences` wrote.
+
+    Raises:
+        OSError, RuntimeError: a file cannot be read.
+        KeyError, ValueError: they are not of these segmentations.
+    """
+    with np.load(folder / NUMBERS) as numbers:
+        return Differences(
+            segmentations,
+            segmentations[0].structures,
+            numbers["volumes"],
+            tuple((int(one), int(other)) for one, other in numbers["pairs"]),
+            numbers["dice"],
+            sitk.ReadImage(str(folder / DISAGREEMENT)),
+            sitk.ReadImage(str(folder / COMMONEST)),
+            {int(label): float(ml) for label, ml in numbers["common_volumes"]},
+        )

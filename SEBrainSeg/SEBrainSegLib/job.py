@@ -32,16 +32,19 @@ class Job:
         excitation: the SE block whose excitation to tell, one of :func:`excitation_blocks`, or ``""``. With all three
             views it is the coronal network's.
         accept_unlikely: whether a result that is unlikely to be right is given all the same, with a word on why.
+        compared: choices whose segmentations to compare, in this order; those that are not among ``choices`` were made
+            before and are handed over with the job.
     """
 
     choices: tuple[Parameters, ...] = field(default_factory=lambda: (Parameters(),))
     confidence: bool = False
     excitation: str = ""
     accept_unlikely: bool = False
+    compared: tuple[Parameters, ...] = ()
 
     def problem(self):
         """Return one sentence that says what is wrong, or ``""`` if all is well."""
-        if not self.choices:
+        if not self.choices and not self.compared:
             return "Nothing is chosen to segment with; choose a network."
         for parameters in self.choices:
             if parameters.problem():
@@ -64,6 +67,11 @@ class Job:
             raise SEBrainSegError(problem)
         return self
 
+    def in_order(self, found, known):
+        """Return the segmentations to compare, of ``found`` for the choices and ``known`` from before."""
+        known = iter(known)
+        return tuple(found[self.choices.index(each)] if each in self.choices else next(known) for each in self.compared)
+
     def to_json(self):
         """Return the job as text."""
         return json.dumps(asdict(self))
@@ -72,5 +80,6 @@ class Job:
     def from_json(cls, text):
         """Return the job that :meth:`to_json` wrote."""
         fields = json.loads(text)
-        choices = tuple(Parameters(**each) for each in fields.pop("choices"))
-        return cls(choices, **fields)
+        for name in ("choices", "compared"):
+            fields[name] = tuple(Parameters(**each) for each in fields[name])
+        return cls(**fields)

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from .errors import Cancelled, SEBrainSegError
 from .job import Job, excitation_blocks
 from .parameters import Device, Parameters, Variant, full_title
+from .parameters import Protocol as Drawing
 from .translation import tr as _
 from .volumes import texts
 
@@ -20,8 +21,11 @@ class Run(Protocol):
 
     running: bool
 
-    def start(self, image, job):
+    def start(self, image, job, known):
         """Start it; raises SEBrainSegError."""
+
+    def start_surfaces(self, labelmaps, settings):
+        """Start making surfaces; raises SEBrainSegError."""
 
     def cancel(self):
         """End it, if there is one."""
@@ -49,17 +53,22 @@ class Results(Protocol):
     def groups_shown(self, node): ...
     def show_group(self, node, group, visible): ...
     def has_surfaces(self, node): ...
+    def labelmaps_of(self, node): ...
+    def add_surface(self, node, name, surface): ...
     def make_surfaces(self, node): ...
     def show_surfaces(self, node, visible): ...
 
 
 class Maps(Protocol):
-    """Volumes, tables and plots, as :mod:`.scene_maps` has them."""
+    """Volumes, tables and plots, as :mod:`.scene_maps` has them; ``pause`` is called between two steps."""
 
     def find_maps(self, volume, parameters, block, confidence): ...
-    def add_maps(self, volume, segmentation, voxels): ...
-    def show_maps(self, volume, nodes): ...
-    def add_compared(self, volume, segmentations, voxels, consensus, progress): ...
+    def add_maps(self, volume, segmentation, voxels, pause): ...
+    def show_maps(self, volume, nodes, outlined): ...
+    def map_shown(self, volume): ...
+    def hide_maps(self, volume): ...
+    def outline(self, volume, outlined): ...
+    def add_compared(self, volume, differences, voxels, consensus, pause): ...
     def comparison_of(self, volume): ...
     def add_volumes(self, segmentation, rows): ...
 
@@ -68,7 +77,7 @@ class Sequences(Protocol):
     """Volumes over time, as :mod:`.scene_sequences` has them."""
 
     def items(self, volume): ...
-    def add_segmentations(self, volume, segmentations): ...
+    def add_segmentations(self, volume, segmentations, pause): ...
 
 
 class Surroundings(Protocol):
@@ -106,6 +115,7 @@ class Choices(NamedTuple):
     consensus: whether the comparison is to make one.
     block: whose excitation to show, or ``""``.
     confidence: whether to show the confidence.
+    with_maps: whether to make the maps together with the segmentation.
     """
 
     volume: object = None
@@ -114,6 +124,7 @@ class Choices(NamedTuple):
     consensus: bool = False
     block: str = ""
     confidence: bool = False
+    with_maps: bool = False
 
 
 @dataclass(frozen=True)
@@ -133,6 +144,11 @@ class State:
     groups: maps its groups of structures to whether they are shown.
     in_3d: whether it is shown in 3D.
     has_sequence: whether the volume is one of a sequence.
+    maps_time: how long the chosen maps will take, a line.
+    advanced: what is chosen in the part that is closed at first, a line.
+    map_name: the map that lies over a volume in the slice views, or ``""``.
+    outlined: whether the structures are outlined meanwhile.
+    opened: the sections that have something to show, in the order in which they got it.
     """
 
     busy: bool
@@ -155,6 +171,11 @@ class State:
     groups: dict
     in_3d: bool
     has_sequence: bool
+    maps_time: str
+    advanced: str
+    map_name: str
+    outlined: bool
+    opened: tuple
 
 
 @dataclass
@@ -166,7 +187,7 @@ class Task:
     finish: called with the task and its segmentations; returns what to say.
     voxels: what tells the voxels that the job was given from others.
     consensus: whether a comparison makes one.
-    known: of a comparison, the variants with their segmentation nodes, or ``None`` of those that are missing.
+    known: of a comparison, the segmentation nodes that were there before.
     items, done: of a sequence, its volume nodes and the segmentations that there are.
     temporary: whether the volume node goes if the job is not finished.
     """
@@ -176,7 +197,7 @@ class Task:
     finish: object
     voxels: object = None
     consensus: bool = False
-    known: dict = field(default_factory=dict)
+    known: tuple = ()
     items: tuple = ()
     done: list = field(default_factory=list)
     temporary: bool = False
@@ -214,6 +235,7 @@ class Presenter:
         self.outcome = self.message = ""
         self.fraction = 0.0
         self.result = self.comparison = self.table = None
+        self.opened, self.map_seen = (), ""
 
     # What is chosen ---------------------------------------------------------------------------------------------------
 
@@ -229,6 +251,22 @@ class Presenter:
                 self.take_up(choices, at_once=before is not None)
         self.changed()
 
+    def scene_changed(self, choices):
+        """Another scene was loaded, or nodes were, or the scene was closed: take up what is there now.
+
+        Args:
+            choices: those of the scene, or ``None``.
+        """
+        self.choices = choices
+        if not self.busy:
+            self.outcome = ""
+        self.result, self.comparison, self.table = (
+            node if self.scene.is_there(node) else None for node in (self.result, self.comparison, self.table)
+        )
+        if choices is not None:
+            self.take_up(choices, at_once=False)
+        self.changed()
+
     def volume_changed(self):
         """The chosen volume's voxels came, went or changed."""
         self.outcome, self.refused = "", None
@@ -239,19 +277,32 @@ class Presenter:
         if self.busy:
             return
         self.comparison = self.maps.comparison_of(choices.volume)
+        if self.comparison is not None:
+            self.open("compare")
         found = self.found(choices)
         if found is not None and at_once:
             self.show_again(found)
         elif found is not None and not self.scene.is_there(self.result):
-            self.result = found
+            self.show_result(found)
 
     def found(self, choices):
         """Return the segmentation node made with these choices, or ``None``."""
         return self.scene.find(choices.volume, "segmentation", choices.parameters)
 
-    def show_again(self, node):
-        self.results.show_only(node)
+    def open(self, section):
+        """Open a section when it first has something to show; a user who closes it finds it closed."""
+        if section not in self.opened:
+            self.opened += (section,)
+
+    def show_result(self, node):
+        """Make a segmentation node what the section Result is about."""
         self.result = node
+        self.open("result")
+
+    def show_again(self, node):
+        self.maps.hide_maps(self.volume)
+        self.results.show_only(node)
+        self.show_result(node)
         self.outcome = _("Shown from an earlier run: '{name}'.").format(name=node.GetName())
 
     @property
@@ -348,10 +399,15 @@ class Presenter:
             groups={} if result is None else self.results.groups_shown(result),
             in_3d=result is not None and self.results.has_surfaces(result),
             has_sequence=has_sequence,
+            maps_time=self.maps_time() if self.choices is not None and not self.busy else "",
+            advanced=self.advanced(),
+            map_name=self.map_name(),
+            outlined=self.outlined,
+            opened=self.opened,
         )
 
     def what_apply_does(self):
-        if self.found(self.choices) is not None:
+        if self.found(self.choices) is not None and self.maps_found() is not None:
             return _("Show the segmentation that was made so before; to compute it anew, delete it.")
         return _("Segment the volume into a new segmentation node.")
 
@@ -359,7 +415,7 @@ class Presenter:
         """The line of text beneath the progress bar."""
         if self.busy:
             return self.message
-        return self.outcome or problem or self.missing_device() or _("Ready.")
+        return self.outcome or problem or self.missing_device() or _("Ready: press Apply.")
 
     def missing_device(self):
         """One sentence if the chosen device is not there, or ``""``."""
@@ -403,6 +459,40 @@ class Presenter:
             return ""
         return _("Choose a block or tick Confidence.") if self.blocks() else _("Tick Confidence.")
 
+    def maps_wanted(self):
+        """The block whose excitation and whether the confidence is to come with the segmentation, if maps are to."""
+        if not self.choices.with_maps:
+            return "", False
+        # Of a network without blocks there is the confidence alone; whether a user's has them is not known.
+        blocks = () if self.parameters.model else self.blocks()
+        return self.block() or (blocks[-1] if blocks else ""), self.choices.confidence or not blocks
+
+    def maps_found(self):
+        """The maps that are to come with the segmentation, as they were made before; ``None`` if any is missing."""
+        block, confidence = self.maps_wanted()
+        if not block and not confidence:
+            return ()
+        return self.maps.find_maps(self.volume, self.parameters, block, confidence) or None
+
+    def maps_time(self):
+        """The line that says how long the chosen maps will take."""
+        if self.problem() or self.why_not_maps():
+            return ""
+        if self.maps.find_maps(self.volume, self.parameters, self.block(), self.choices.confidence):
+            return _("They are there already.")
+        known = self.facts_of(self.parameters)
+        return _("They take a run of their own: {time}. With maps, they come with Apply.").format(
+            time=self.time_expected(known)
+        )
+
+    def advanced(self):
+        """The line that says what is chosen where one seldom looks."""
+        parameters = self.parameters
+        protocol = "" if parameters.model else drawing_label(parameters.protocol)
+        structures = parameters.structures or _("all structures")
+        device = self.device_names().get(parameters.device, parameters.device)
+        return _("Advanced: {choices}").format(choices=", ".join(filter(None, (protocol, structures, device))))
+
     def facts(self):
         """The line that says what there is to expect of the chosen network."""
         if self.parameters.problem():
@@ -437,12 +527,15 @@ class Presenter:
         """Segment the chosen volume, or show what was made so before."""
         if self.busy:
             return
-        found = self.found(self.choices)
-        if found is not None:
+        found, maps, (block, confidence) = self.found(self.choices), self.maps_found(), self.maps_wanted()
+        if found is not None and maps is not None:
             self.show_again(found)
+            if maps:
+                self.display(self.volume, maps)
             self.changed()
         else:
-            self.begin(Task(self.volume, Job((self.parameters,)), self.finish_apply))
+            job = Job((self.parameters,), confidence=confidence, excitation=block)
+            self.begin(Task(self.volume, job, self.finish_maps if block or confidence else self.finish_apply))
 
     def compare(self):
         """Segment the chosen volume with the variants that are ticked, in one run, and compare the results.
@@ -453,8 +546,10 @@ class Presenter:
             return
         wanted = {variant: replace(self.parameters, se=variant) for variant in self.ticked(self.variants())}
         known = {variant: self.scene.find(self.volume, "segmentation", each) for variant, each in wanted.items()}
-        job = Job(tuple(wanted[variant] for variant, node in known.items() if node is None))
-        self.begin(Task(self.volume, job, self.finish_compare, consensus=self.choices.consensus, known=known))
+        missing = tuple(wanted[variant] for variant, node in known.items() if node is None)
+        nodes = tuple(node for node in known.values() if node is not None)
+        job = Job(missing, compared=tuple(wanted.values()))
+        self.begin(Task(self.volume, job, self.finish_compare, consensus=self.choices.consensus, known=nodes))
 
     def show_maps(self):
         """Show the chosen maps; what was made before is not made again."""
@@ -506,11 +601,27 @@ class Presenter:
             raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
         volume = task.items[len(task.done)] if task.items else task.volume
         task.voxels = self.scene.voxels_of(volume)
+        known = self.known_segmentations(task)
         self.task = task
-        if task.job.choices:
-            self.run.start(self.scene.image_of(volume), task.job)
-        else:
-            self.on_finished(())
+        self.run.start(self.scene.image_of(volume), task.job, known)
+
+    def known_segmentations(self, task):
+        """Return the segmentations that a comparison finds in the scene.
+
+        Raises:
+            SEBrainSegError: one of them cannot be compared any more.
+        """
+        known = tuple(self.results.segmentation_of(node) for node in task.known)
+        for node, segmentation in zip(task.known, known):
+            if segmentation.labels is None:
+                raise SEBrainSegError(
+                    _("'{name}' no longer fits to its volume; delete it and compare again.").format(name=node.GetName())
+                )
+        if len({segmentation.structures for segmentation in known}) > 1:
+            raise SEBrainSegError(
+                _("One of the segmentations has other structures by now; delete it and compare again.")
+            )
+        return known
 
     def cancel(self):
         """End what is going on."""
@@ -521,6 +632,7 @@ class Presenter:
         """The scene is closed or the panel goes: nothing is kept, nothing runs on."""
         self.cancel()
         self.result = self.comparison = self.table = self.refused = None
+        self.outcome, self.opened = "", ()
         self.choose(None)
 
     def removed(self, node):
@@ -530,7 +642,7 @@ class Presenter:
         if self.task is not None and node is self.task.volume:
             self.task.temporary = False
             self.cancel()
-            self.outcome = _("The segmentation was ended because its volume was removed.")
+            self.outcome = _("What was running was ended because '{name}' was removed.").format(name=node.GetName())
             self.changed()
         shown = self.result, self.comparison, self.table
         if node in shown:
@@ -550,13 +662,11 @@ class Presenter:
             )
         self.changed()
 
-    def on_finished(self, segmentations):
-        """The run has made segmentations."""
+    def on_finished(self, found):
+        """The run is over: segmentations, how they differ, or surfaces."""
         task, self.working, self.stopped, self.outcome = self.task, True, False, ""
-        for segmentation in segmentations:
-            self.remember_time(segmentation)
         try:
-            self.outcome = task.finish(task, segmentations)
+            self.outcome = task.finish(task, found)
         except Cancelled:
             self.outcome = self.outcome or cancelled()
         except SEBrainSegError as error:
@@ -572,9 +682,13 @@ class Presenter:
 
     def on_failed(self, sentence, unlikely=False):
         """The run could not be finished; it can if its job accepts unlikely results, if ``unlikely``."""
+        task = self.task
         # The self-test's own volume goes, and with it what could be done again.
-        self.refused = self.task if unlikely and self.task is not None and not self.task.temporary else None
+        self.refused = task if unlikely and task is not None and not task.temporary else None
         self.end(sentence)
+        if task is not None and task.finish == self.finish_surfaces:
+            # Such as for want of VTK; it takes longer here.
+            self.make_surfaces(task.volume)
 
     def on_cancelled(self):
         """The run was ended."""
@@ -596,82 +710,113 @@ class Presenter:
 
     def finish_apply(self, task, segmentations):
         (segmentation,) = segmentations
+        self.remember_time(segmentation)
         node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
+        self.maps.hide_maps(task.volume)
         self.results.show_only(node)
-        self.result = node
+        self.show_result(node)
         text = _("Created '{name}', computed on {device}.").format(name=node.GetName(), device=segmentation.device)
-        return " ".join(filter(None, [text, self.to_look_at(segmentation)]))
+        return f"{text} {self.to_look_at(segmentation)}"
 
     def to_look_at(self, segmentation):
-        """Return what is unusual about a segmentation, for the status line."""
+        """Return what is unusual about a segmentation, or what can be done next, for the status line."""
         names = [row["structure"] for row in self.rows_of(segmentation) if row["remark"]]
         if segmentation.doubt:
             return _("It is unlikely to be right: {doubt}").format(doubt=segmentation.doubt)
         if not names:
-            return ""
-        return _("The table of volumes has remarks on: {names}.").format(names=", ".join(names))
+            return _("Next: groups, 3D and volumes under Result.")
+        return _("Under Result, the table of volumes has remarks on: {names}.").format(names=", ".join(names))
 
-    def finish_compare(self, task, segmentations):
-        found = {segmentation.parameters.se: segmentation for segmentation in segmentations}
-        for variant, node in task.known.items():
-            if node is not None:
-                self.step(0.0, _("Reading '{name}'...").format(name=node.GetName()))
-                found[variant] = self.results.segmentation_of(node)
-                if found[variant].labels is None:
-                    raise SEBrainSegError(
-                        _("'{name}' no longer fits to its volume; delete it and compare again.").format(
-                            name=node.GetName()
-                        )
-                    )
-        segmentations = tuple(found[variant] for variant in task.known)
-        if len({segmentation.structures for segmentation in segmentations}) > 1:
-            raise SEBrainSegError(
-                _("One of the segmentations has other structures by now; delete it and compare again.")
-            )
+    def finish_compare(self, task, differences):
+        for each in differences.segmentations:
+            self.remember_time(each)
+        self.check_known(task)
         compared = self.maps.add_compared(
-            task.volume,
-            segmentations,
-            task.voxels,
-            task.consensus,
-            lambda fraction: self.step(fraction, _("Comparing the segmentations...")),
+            task.volume, differences, task.voxels, task.consensus, self.pause(_("Adding the comparison..."))
         )
         self.comparison = compared.table
-        self.result = compared.consensus or compared.segmentations[-1]
-        self.results.show_only(self.result)
-        self.maps.show_maps(task.volume, (compared.disagreement,))
-        return _("Compared {count} variants: '{table}', and '{image}' over the volume.").format(
-            count=len(segmentations), table=compared.table.GetName(), image=compared.disagreement.GetName()
+        self.open("compare")
+        result = compared.consensus or compared.segmentations[-1]
+        self.results.show_only(result)
+        self.show_result(result)
+        self.display(task.volume, (compared.disagreement,))
+        return _("Compared {count} variants: the table is under Compare, '{image}' over the volume.").format(
+            count=len(compared.segmentations), image=compared.disagreement.GetName()
         )
+
+    def check_known(self, task):
+        """Raise SEBrainSegError if a segmentation that was compared has gone meanwhile."""
+        for node in task.known:
+            if not self.scene.is_there(node):
+                raise SEBrainSegError(_("'{name}' was deleted; compare again.").format(name=node.GetName()))
 
     def finish_maps(self, task, segmentations):
         (segmentation,) = segmentations
-        self.step(1.0, _("Adding the maps..."))
-        nodes = self.maps.add_maps(task.volume, segmentation, task.voxels)
-        # The network computed it on the way; it would be a pity to do so again.
+        self.remember_time(segmentation)
+        nodes = self.maps.add_maps(task.volume, segmentation, task.voxels, self.pause(_("Adding the maps...")))
+        # The network computed it on the way; it would be a pity to do so again. No pause from here on, in which Cancel
+        # would leave a part.
         node = self.scene.find(task.volume, "segmentation", segmentation.parameters)
         if node is None:
             node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
         else:
             self.scene.remember_confidences(node, segmentation)
         self.results.show_only(node)
-        self.result = node
+        self.show_result(node)
         self.display(task.volume, nodes)
         return _("Created {names}, computed on {device}.").format(names=names_of(nodes), device=segmentation.device)
 
     def finish_sequence(self, task, segmentations):
+        for segmentation in segmentations:
+            self.remember_time(segmentation)
         task.done.extend(segmentations)
         if len(task.done) < len(task.items):
             self.start(task)
             return ""
-        self.step(1.0, _("Adding the sequence..."))
-        node = self.sequences.add_segmentations(task.volume, task.done)
+        node = self.sequences.add_segmentations(task.volume, task.done, self.pause(_("Adding the sequence...")))
         return _("Created '{name}' with {count} segmentations.").format(name=node.GetName(), count=len(task.done))
+
+    # Maps over the volume ---------------------------------------------------------------------------------------------
+
+    @property
+    def outlined(self):
+        """Whether structures are outlined while a map is shown, rather than hidden; as the user last chose."""
+        return self.surroundings.get("outlines", "1") == "1"
+
+    def outline(self, outlined):
+        """Show the structures as outlines while a map is shown, or hide them."""
+        self.surroundings.keep("outlines", "1" if outlined else "0")
+        self.maps.outline(self.volume, outlined)
+        self.changed()
 
     def display(self, volume, nodes):
         """Show maps over the volume, and a plot."""
-        chart = self.maps.show_maps(volume, nodes)
+        chart = self.maps.show_maps(volume, nodes, self.outlined)
         if chart is not None:
             self.surroundings.show_chart(chart)
+
+    def hide_map(self):
+        """Take the map off the slice views; the structures are filled again."""
+        self.maps.hide_maps(self.volume)
+        self.changed()
+
+    def map_name(self):
+        """The name of the map that is shown, or ``""``."""
+        node = self.maps.map_shown(self.volume)
+        return "" if node is None else node.GetName()
+
+    def views_changed(self):
+        """Other volumes may be shown in the slice views: without a map, the structures are filled again."""
+        name = self.map_name()
+        if name != self.map_seen:
+            self.map_seen = name
+            if not name:
+                self.maps.hide_maps(self.volume)
+            self.changed()
+
+    def pause(self, message):
+        """Return what shows a message and lets the application handle its events; it raises Cancelled, too."""
+        return lambda: self.step(1.0, message)
 
     def say(self, fraction, message):
         """Show how it goes, at once."""
@@ -694,24 +839,55 @@ class Presenter:
             self.changed()
 
     def show_3d(self, visible):
-        """Show the result in 3D, or no longer; making the surfaces can be cancelled."""
+        """Show the result in 3D, or no longer; making the surfaces, in a child process, can be cancelled."""
         node = self.result
         if self.busy or not self.scene.is_there(node):
             return
-        self.stopped = False
-        if visible:
-            self.working = True
+        # Not yet: with every surface that is added, the views would draw all of them.
+        self.results.show_surfaces(node, False)
+        request = self.results.labelmaps_of(node) if visible else None
+        if visible and request is None:
+            # Slicer is to make them otherwise than the child process can.
+            self.make_surfaces(node)
+        elif visible and request[0]:
+            self.task = Task(node, Job(()), self.finish_surfaces)
+            self.fraction, self.message, self.outcome = 0.0, _("Making surfaces..."), ""
             try:
-                for fraction, name in self.results.make_surfaces(node):
-                    self.say(fraction, _("Making surfaces: {name}").format(name=name))
-                    if self.stopped or not self.scene.is_there(node):
-                        visible = False
-                        break
-            finally:
-                self.working = False
+                self.run.start_surfaces(*request)
+            except SEBrainSegError as error:
+                self.end(str(error))
+        elif visible:
+            self.results.show_surfaces(node, True)
+        self.changed()
+
+    def finish_surfaces(self, task, surfaces):
+        node, finished = task.volume, False
+        try:
+            for number, (name, surface) in enumerate(surfaces.items()):
+                self.step(number / len(surfaces), _("Adding the surfaces..."))
+                if not self.scene.is_there(node):
+                    raise SEBrainSegError(_("'{name}' was deleted.").format(name=node.GetName()))
+                self.results.add_surface(node, name, surface)
+            finished = True
+        finally:
+            if self.scene.is_there(node):
+                self.results.show_surfaces(node, finished)
+        return _("'{name}' is shown in 3D.").format(name=node.GetName())
+
+    def make_surfaces(self, node):
+        """Make the surfaces in this process and show them."""
+        visible, self.stopped, self.working = True, False, True
+        try:
+            for fraction, name in self.results.make_surfaces(node):
+                self.say(fraction, _("Making surfaces: {name}").format(name=name))
+                if self.stopped or not self.scene.is_there(node):
+                    visible = False
+                    break
+        finally:
+            self.working = False
         if self.scene.is_there(node):
             self.results.show_surfaces(node, visible)
-            self.outcome = _("The 3D view was cancelled.") if self.stopped and not visible else self.outcome
+            self.outcome = _("The 3D view was cancelled.") if self.stopped and not visible else ""
         self.stopped = False
         self.changed()
 
@@ -765,6 +941,11 @@ class Presenter:
             return _("The self-test passed.")
 
         self.begin(Task(volume, Job((Parameters(device=self.device),)), finish, temporary=True))
+
+
+def drawing_label(protocol):
+    """Name a convention of drawing for people."""
+    return next((each.label() for each in Drawing if each.value == protocol), protocol)
 
 
 def cancelled():

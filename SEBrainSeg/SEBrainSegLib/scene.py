@@ -12,17 +12,18 @@ import zlib
 from dataclasses import asdict
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from . import bundled, user_models
 from .errors import SEBrainSegError
+from .lazy import sitk
 from .orientation import doubt_of
 from .parameters import Parameters
 from .reading import quietly
 from .structures import selected, structures
+from .surfaces import box_of
 from .translation import tr as _
 
 # Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
@@ -224,7 +225,7 @@ def mark(node, volume, kind, parameters, voxels=None):
 def made(volume, kinds):
     """Return the nodes of these kinds that were made of a volume node, latest first, whatever has become of it."""
     scene = volume.GetScene()
-    nodes = [] if scene is None else [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+    nodes = [] if scene is None else nodes_of(scene)
     ours = (node for node in nodes if node.GetAttribute(KIND) in kinds)
     return [node for node in ours if node.GetNodeReferenceID(VOLUME) == volume.GetID()][::-1]
 
@@ -269,19 +270,60 @@ def all_or_nothing(node):
     scene = node.GetScene()
     if scene is None:
         raise SEBrainSegError(_("The volume '{name}' was removed during the segmentation.").format(name=node.GetName()))
-
-    def nodes():
-        return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
-
-    before = {node.GetID() for node in nodes()}
+    before = set(nodes_of(scene))
     try:
         yield scene
     except BaseException:
-        # The subject hierarchy comes by itself with the first node that has a place in it.
-        for node in reversed([node for node in nodes() if node.GetID() not in before]):
-            if not node.IsA("vtkMRMLSubjectHierarchyNode"):
-                scene.RemoveNode(node)
+        take_back(scene, [node for node in nodes_of(scene) if node not in before])
         raise
+
+
+@contextlib.contextmanager
+def in_steps(node, pause=None):
+    """Give a function with which to add nodes to the scene of a node in steps: ``step(add, *arguments)``.
+
+    On an error, all that was added in these steps goes, and nothing else that came meanwhile.
+
+    Args:
+        node: the volume node that they are of.
+        pause: called between two steps, to let the application handle its events; what it raises ends them.
+
+    Raises:
+        SEBrainSegError: the node has gone.
+    """
+    added, steps = [], 0
+
+    def step(add, *arguments, **named):
+        nonlocal steps
+        if pause is not None and steps:
+            pause()
+        steps += 1
+        with all_or_nothing(node) as scene:
+            before = set(nodes_of(scene))
+            result = add(*arguments, **named)
+            added.extend(each for each in nodes_of(scene) if each not in before)
+        return result
+
+    try:
+        yield step
+    except BaseException:
+        there = [each for each in added if each.GetScene() is not None]
+        if there:
+            take_back(there[0].GetScene(), there)
+        raise
+
+
+def nodes_of(scene):
+    """Return all nodes of a scene, in its order."""
+    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+
+
+def take_back(scene, nodes):
+    """Remove nodes that were added, the last of them first."""
+    for node in reversed(nodes):
+        # The subject hierarchy comes by itself with the first node that has a place in it. Others may go with one.
+        if node.GetScene() is scene and not node.IsA("vtkMRMLSubjectHierarchyNode"):
+            scene.RemoveNode(node)
 
 
 def refuse_changed(volume, image, voxels=None):
@@ -296,7 +338,7 @@ def refuse_changed(volume, image, voxels=None):
         )
 
 
-def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title=""):
+def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title="", visible=True):
     """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
@@ -308,6 +350,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
         voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
         kind: ``SEGMENTATION`` or ``CONSENSUS``.
         title: what segmented it, part of the node's name; by default its parameters' title.
+        visible: whether the views show it from the beginning.
 
     Returns:
         the ``vtkMRMLSegmentationNode``.
@@ -324,6 +367,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
         modified = node.StartModify()
         try:
             node.CreateDefaultDisplayNodes()
+            node.GetDisplayNode().SetVisibility(visible)
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
             fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
             mark(node, volume, kind, segmentation.parameters, voxels)
@@ -343,12 +387,17 @@ def remember_confidences(node, segmentation):
 
 
 def shared_labelmap(volume, labels):
-    """Return the labels as a ``vtkOrientedImageData`` on the grid of the volume node."""
-    voxels = np.ascontiguousarray(sitk.GetArrayViewFromImage(labels))
-    scalars = numpy_to_vtk(voxels.ravel(), deep=True)
+    """Return the labels as a ``vtkOrientedImageData`` on the grid of the volume node, no larger than what is labelled.
+
+    Slicer goes through all of its voxels for every segment, whatever it does.
+    """
+    voxels = sitk.GetArrayViewFromImage(labels)
+    box = box_of(voxels > 0) or tuple(slice(0, side) for side in voxels.shape)
+    scalars = numpy_to_vtk(np.ascontiguousarray(voxels[box]).ravel(), deep=True)
     scalars.SetName("ImageScalars")
-    labelmap = slicer.vtkOrientedImageData()
-    labelmap.SetExtent(volume.GetImageData().GetExtent())
+    labelmap, start = slicer.vtkOrientedImageData(), volume.GetImageData().GetExtent()[::2]
+    limits = ((first + axis.start, first + axis.stop - 1) for first, axis in zip(start, box[::-1]))
+    labelmap.SetExtent(*(limit for pair in limits for limit in pair))
     labelmap.GetPointData().SetScalars(scalars)
     matrix = vtk.vtkMatrix4x4()
     volume.GetIJKToRASMatrix(matrix)

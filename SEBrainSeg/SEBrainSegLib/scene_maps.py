@@ -3,11 +3,11 @@
 from typing import NamedTuple
 
 import numpy as np
-import SimpleITK as sitk
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
-from .differences import compare
+from . import scene_views
+from .lazy import sitk
 from .scene import (
     CHANNELS,
     COMPARISON,
@@ -20,19 +20,25 @@ from .scene import (
     all_or_nothing,
     find,
     follow,
+    in_steps,
     made,
     mark,
     refuse_changed,
     stand_beside,
     stand_under,
 )
+from .scene_results import show_only
+from .translation import tr as _
 from .volumes import texts
 
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
 SHOWN = 1e-6
 
-# How many voxels say which colours a map has.
-SAMPLE = 200000
+# Where the network is as sure as this, which is nearly everywhere, the scan is seen instead.
+SURE = 0.95
+
+# Lines of a plot that colour-blind people can tell apart.
+BLUE, ORANGE, BLACK = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.0, 0.0, 0.0)
 
 # What the columns of the table of volumes are called in the panel.
 TITLES = {
@@ -75,41 +81,31 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         node.SetIJKToRASMatrix(matrix)
         node.CreateDefaultDisplayNodes()
         display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
-        display.SetAndObserveColorNodeID(f"vtkMRMLColorTableNode{'Warm1' if counts else 'Iron'}")
+        display.SetAndObserveColorNodeID(scene_views.sequential_colors(scene))
         display.AutoWindowLevelOff()
-        display.SetWindowLevelMinMax(*((1, max(largest, 2)) if counts else window_of(scalars)))
+        # Always from 0 on, so that maps of different scans and blocks can be compared.
+        display.SetWindowLevelMinMax(0, largest)
         # Of integers, Slicer cuts the decimals of a threshold off.
-        display.SetThreshold(1 if counts else SHOWN, max(largest, 1))
+        display.SetThreshold(1 if counts else SHOWN, SURE if kind == CONFIDENCE else max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
         # Last, or Slicer would take a second to look for a window of its own.
         node.SetAndObserveImageData(data)
         mark(node, volume, kind, parameters, voxels)
         follow(volume, node)
+        scene_views.add_legend(node, legend_of(kind), *((largest + 1, 0) if counts else (6, 1)))
     return node
 
 
-def window_of(scalars):
-    """The values at which the colours of a map in [0, 1] begin and end: its own, but for a hundredth of the voxels.
-
-    From 0 to 1, most maps would be of one colour.
-    """
-    values = vtk_to_numpy(scalars)
-    # Of evenly spread voxels: those of all would take seconds.
-    values = values[:: max(1, values.size // SAMPLE)]
-    values = values[values > SHOWN]
-    low, high = np.percentile(values, (1, 99)) if values.size else (0.0, 1.0)
-    return (float(low), float(high)) if high - low > SHOWN else (0.0, 1.0)
-
-
-def show_over(volume, node, opacity=0.5):
-    """Show a volume node over another in all slice views; nothing else of the views changes."""
-    scene, kind = volume.GetScene(), "vtkMRMLSliceCompositeNode"
-    for index in range(scene.GetNumberOfNodesByClass(kind)):
-        view = scene.GetNthNodeByClass(index, kind)
-        view.SetBackgroundVolumeID(volume.GetID())
-        view.SetForegroundVolumeID(node.GetID())
-        view.SetForegroundOpacity(opacity)
+def legend_of(kind):
+    """What the colours of a map mean, in a few words and short lines."""
+    if kind.startswith(SPATIAL):
+        title = _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
+    else:
+        sure = _("Confidence\n(clear: > {sure})").format(sure=SURE)
+        title = {CONFIDENCE: sure, DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
+    # An empty line parts it from the topmost number.
+    return title + "\n"
 
 
 def add_table(node, name, columns):
@@ -154,15 +150,17 @@ class Compared(NamedTuple):
     consensus: object
 
 
-def add_compared(volume, segmentations, voxels=None, consensus=False, progress=None):
+def add_compared(volume, differences, voxels=None, consensus=False, pause=None):
     """Add the nodes of a comparison of segmentations of one volume node; those that are there already are not doubled.
+
+    Of the segmentations, the views show the consensus or the last.
 
     Args:
         volume: the volume node that was segmented.
-        segmentations: two or more :class:`~.segmentation.Segmentation`.
+        differences: the :class:`~.differences.Differences` of its segmentations.
         voxels: as for :func:`~.scene.add_segmentation`.
         consensus: whether to add theirs, too.
-        progress: as for :func:`.differences.compare`, before anything is added.
+        pause: as for :func:`~.scene.in_steps`.
 
     Returns:
         :class:`Compared`.
@@ -170,22 +168,27 @@ def add_compared(volume, segmentations, voxels=None, consensus=False, progress=N
     Raises:
         SEBrainSegError: the volume has changed since or has gone.
     """
-    differences, parameters = compare(segmentations, progress), segmentations[0].parameters
-    with all_or_nothing(volume):
-        refuse_changed(volume, segmentations[0].labels, voxels)
-        nodes = tuple(
-            find(volume, SEGMENTATION, each.parameters) or add_segmentation(volume, each, voxels)
-            for each in segmentations
-        )
-        title = ", ".join(differences.titles)
+    parameters, title = differences.segmentations[0].parameters, ", ".join(differences.titles)
+
+    def add_marked_table():
+        refuse_changed(volume, differences.commonest, voxels)
         table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
         mark(table, volume, COMPARISON, parameters, voxels)
-        image = add_map(
-            volume, differences.disagreement, DISAGREEMENT, parameters, voxels, len(segmentations) - 1, title
+        return table
+
+    with in_steps(volume, pause) as step:
+        table = step(add_marked_table)
+        nodes = tuple(
+            find(volume, SEGMENTATION, each.parameters) or step(add_segmentation, volume, each, voxels, visible=False)
+            for each in differences.segmentations
         )
+        count = len(differences.segmentations)
+        image = step(add_map, volume, differences.disagreement, DISAGREEMENT, parameters, voxels, count - 1, title)
         agreed = None
         if consensus:
-            agreed = add_segmentation(volume, differences.consensus(), voxels, CONSENSUS, f"consensus of {title}")
+            name = f"consensus of {title}"
+            agreed = step(add_segmentation, volume, differences.consensus(), voxels, CONSENSUS, name, visible=False)
+        show_only(agreed or nodes[-1])
     return Compared(nodes, table, image, agreed)
 
 
@@ -220,20 +223,28 @@ def add_channels(volume, excitation, parameters, voxels=None):
         mark(chart, volume, kind, parameters, voxels)
         stand_beside(volume, chart)
         stand_under(chart, table)
-        for title in lines:
+        looks = (BLUE, "LineStyleSolid"), (ORANGE, "LineStyleDash"), (BLACK, "LineStyleDot")
+        for title, (color, style) in zip(lines, looks):
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
             series.SetAndObserveTableNodeID(table.GetID())
             series.SetXColumnName("Channel")
             series.SetYColumnName(title)
             series.SetPlotType(series.PlotTypeScatter)
-            series.SetColor(*((0.15, 0.45, 0.85) if title == "Mean" else (0.6, 0.6, 0.6)))
-            series.SetLineStyle(series.LineStyleSolid if title == "Mean" else series.LineStyleDash)
-            series.SetMarkerStyle(series.MarkerStyleCircle if title == "Mean" else series.MarkerStyleNone)
+            series.SetColor(*color)
+            series.SetLineWidth(3 if color is BLUE else 2)
+            series.SetLineStyle(getattr(series, style))
+            series.SetMarkerStyle(series.MarkerStyleNone)
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
             stand_under(chart, series)
-        chart.SetTitle(f"Channel excitation, {excitation.block} ({parameters.title})")
-        chart.SetXAxisTitle("Channel")
-        chart.SetYAxisTitle("Excitation")
+        # Of the size of a quarter of the views: the title names the lines, as a legend would lie over them.
+        block = excitation.block.capitalize()
+        chart.SetTitle(_("{block}: mean (solid) + spread (dashed), - spread (dotted)").format(block=block))
+        chart.SetTitleFontSize(12)
+        chart.SetLegendVisibility(False)
+        chart.SetAxisTitleFontSize(12)
+        chart.SetAxisLabelFontSize(11)
+        chart.SetXAxisTitle(_("Channel"))
+        chart.SetYAxisTitle(_("Channel excitation"))
         chart.SetYAxisRangeAuto(False)
         chart.SetYAxisRange(0, 1)
     return chart
@@ -255,8 +266,11 @@ def find_maps(volume, parameters, block, confidence):
     return () if None in wanted else tuple(wanted)
 
 
-def add_maps(volume, segmentation, voxels=None):
+def add_maps(volume, segmentation, voxels=None, pause=None):
     """Return nodes for the maps that a :class:`~.segmentation.Segmentation` has, adding those that are missing.
+
+    Args:
+        pause: as for :func:`~.scene.in_steps`; the other arguments are those of :func:`add_compared`.
 
     Returns:
         volume nodes of confidence and spatial excitation, and the chart node of channel excitation, if there are any.
@@ -265,27 +279,47 @@ def add_maps(volume, segmentation, voxels=None):
         SEBrainSegError: the volume has changed since or has gone.
     """
     parameters, excitation, nodes = segmentation.parameters, segmentation.excitation, []
-    with all_or_nothing(volume):
-        refuse_changed(volume, segmentation.labels, voxels)
-        if segmentation.confidence is not None:
-            nodes.append(
-                find(volume, CONFIDENCE, parameters)
-                or add_map(volume, segmentation.confidence, CONFIDENCE, parameters, voxels)
-            )
-        if excitation is not None and excitation.spatial is not None:
-            kind = f"{SPATIAL} {excitation.block}"
-            nodes.append(
-                find(volume, kind, parameters) or add_map(volume, excitation.spatial, kind, parameters, voxels)
-            )
+    images = {CONFIDENCE: segmentation.confidence}
+    if excitation is not None:
+        images[f"{SPATIAL} {excitation.block}"] = excitation.spatial
+    with in_steps(volume, pause) as step:
+        for kind, image in images.items():
+            if image is not None:
+                node = find(volume, kind, parameters)
+                nodes.append(node or step(add_map, volume, image, kind, parameters, voxels))
         if excitation is not None and excitation.mean:
-            kind = f"{CHANNELS} {excitation.block}"
-            nodes.append(find(volume, kind, parameters) or add_channels(volume, excitation, parameters, voxels))
+            node = find(volume, f"{CHANNELS} {excitation.block}", parameters)
+            nodes.append(node or step(add_channels, volume, excitation, parameters, voxels))
     return tuple(nodes)
 
 
-def show_maps(volume, nodes):
-    """Show the last of the volume nodes over the volume; return the chart node, which needs a view of its own."""
+def show_maps(volume, nodes, outlined=True):
+    """Show the last of the volume nodes over the volume; return the chart node, which needs a view of its own.
+
+    Args:
+        outlined: whether the structures are outlined meanwhile; they are hidden if not.
+    """
     for node in nodes:
         if node.IsA("vtkMRMLScalarVolumeNode"):
-            show_over(volume, node)
+            scene_views.show_over(volume, node)
+            scene_views.outline_structures(node, outlined)
     return next((node for node in nodes if node.IsA("vtkMRMLPlotChartNode")), None)
+
+
+def map_shown(volume):
+    """Return the map that lies over a volume in the slice views of the scene of a volume node, or ``None``."""
+    return None if volume is None or volume.GetScene() is None else scene_views.map_shown(volume.GetScene())
+
+
+def hide_maps(volume):
+    """Take maps off the slice views of the scene of a volume node; structures are shown as before."""
+    if volume is not None and volume.GetScene() is not None:
+        scene_views.take_off(volume.GetScene())
+        scene_views.fill_structures(volume.GetScene())
+
+
+def outline(volume, outlined):
+    """Outline the structures beneath the map that is shown, if there is one, or hide them."""
+    node = map_shown(volume)
+    if node is not None:
+        scene_views.outline_structures(node, outlined)

@@ -4,11 +4,11 @@
 import json
 
 import numpy as np
-import SimpleITK as sitk
 import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
+from .lazy import sitk
 from .scene import (
     BINARY,
     CONFIDENCES,
@@ -26,6 +26,7 @@ from .scene import (
 )
 from .segmentation import Segmentation
 from .structures import Code, Structure
+from .surfaces import Labelmap, Settings
 
 SURFACE = "Closed surface"
 
@@ -183,6 +184,70 @@ def surface_of(segment, segmentation):
     alone.AddSegment(copy, "alone")
     alone.CreateRepresentation(SURFACE)
     return copy.GetRepresentation(SURFACE) or vtk.vtkPolyData()
+
+
+def labelmaps_of(node):
+    """Return what :func:`.surfaces.write_request` takes, of the segments of a node that have no surface yet.
+
+    Returns:
+        a list of :class:`~.surfaces.Labelmap`, and :class:`~.surfaces.Settings`; or ``None`` if the node asks for
+        another conversion than those make.
+    """
+    labelmaps, parameters = {}, conversion_of(node.GetSegmentation())
+
+    def number(name, default):
+        return float(parameters.get(name) or default)
+
+    if number("Joint smoothing", 0) or number("Conversion method", 0):
+        return None
+    settings = Settings(
+        number("Smoothing factor", 0.5),
+        number("Decimation factor", 0),
+        bool(number("Compute surface normals", 1)),
+    )
+    for name, segment in segments_of(node):
+        labelmap = segment.GetRepresentation(BINARY)
+        if segment.GetRepresentation(SURFACE) is None and labelmap is not None:
+            labelmaps.setdefault(labelmap, []).append((name, segment.GetName(), segment.GetLabelValue()))
+    found = []
+    for labelmap, segments in labelmaps.items():
+        if labelmap.GetPointData().GetScalars() is None:
+            continue
+        voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+        matrix = vtk.vtkMatrix4x4()
+        labelmap.GetImageToWorldMatrix(matrix)
+        matrix = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+        matrix[:3, 3] += matrix[:3, :3] @ labelmap.GetExtent()[::2]
+        found.append(Labelmap(voxels, matrix, tuple(segments)))
+    return found, settings
+
+
+def conversion_of(segmentation):
+    """Return the parameters by which a ``vtkSegmentation`` converts its representations: texts by name."""
+    rows = (row.split("|") for row in segmentation.SerializeAllConversionParameters().split("&"))
+    return {row[0]: row[1] for row in rows if len(row) > 1}
+
+
+def add_surface(node, name, surface):
+    """Give a segment its closed surface, a :class:`~.surfaces.Surface`, or an empty one for ``None``."""
+    data = vtk.vtkPolyData()
+    if surface is not None:
+        points, triangles = vtk.vtkPoints(), vtk.vtkCellArray()
+        points.SetData(numpy_to_vtk(np.ascontiguousarray(surface.points), deep=True))
+        connections = np.ascontiguousarray(surface.triangles, np.int64)
+        offsets = np.arange(0, connections.size + 1, 3, dtype=np.int64)
+        triangles.SetData(
+            numpy_to_vtkIdTypeArray(offsets, deep=True), numpy_to_vtkIdTypeArray(connections.ravel(), deep=True)
+        )
+        data.SetPoints(points)
+        data.SetPolys(triangles)
+        if surface.normals is not None:
+            normals = numpy_to_vtk(np.ascontiguousarray(surface.normals), deep=True)
+            normals.SetName("Normals")
+            data.GetPointData().SetNormals(normals)
+    segment = node.GetSegmentation().GetSegment(name)
+    if segment is not None:
+        segment.AddRepresentation(SURFACE, data)
 
 
 def show_surfaces(node, visible):

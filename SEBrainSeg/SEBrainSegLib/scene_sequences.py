@@ -3,7 +3,7 @@
 import slicer
 
 from .errors import SEBrainSegError
-from .scene import all_or_nothing, fill, refuse_changed, shared_labelmap
+from .scene import fill, in_steps, refuse_changed, shared_labelmap
 from .translation import tr as _
 
 
@@ -23,12 +23,13 @@ def items(volume):
     return tuple(sequence.GetNthDataNode(index) for index in range(sequence.GetNumberOfDataNodes()))
 
 
-def add_segmentations(volume, segmentations):
+def add_segmentations(volume, segmentations, pause=None):
     """Add a sequence node of segmentations, which is played with the sequence that they are of.
 
     Args:
         volume: the volume node through which that sequence is played.
         segmentations: a :class:`~.segmentation.Segmentation` for each of its :func:`items`.
+        pause: as for :func:`~.scene.in_steps`.
 
     Returns:
         the ``vtkMRMLSequenceNode``.
@@ -36,24 +37,49 @@ def add_segmentations(volume, segmentations):
     Raises:
         SEBrainSegError: the sequence has changed since or has gone; nothing is added.
     """
-    with all_or_nothing(volume) as scene:
-        volumes = items(volume)
-        if len(volumes) != len(segmentations):
-            raise SEBrainSegError(
-                _("The sequence of '{name}' was changed meanwhile; segment it again.").format(name=volume.GetName())
-            )
-        browser = browser_of(volume)
-        scans, title = browser.GetSequenceNode(volume), segmentations[0].parameters.title
-        name = scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
-        sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", name)
-        for copy in ("IndexName", "IndexUnit", "IndexType"):
-            getattr(sequence, f"Set{copy}")(getattr(scans, f"Get{copy}")())
-        for index, (each, segmentation) in enumerate(zip(volumes, segmentations)):
-            refuse_changed(each, segmentation.labels)
-            node = slicer.vtkMRMLSegmentationNode()
-            node.SetName(name)
-            node.SetReferenceImageGeometryParameterFromVolumeNode(each)
-            fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(each, segmentation.labels))
-            sequence.SetDataNodeAtValue(node, scans.GetNthIndexValue(index))
-        browser.AddSynchronizedSequenceNode(sequence)
+    with in_steps(volume, pause) as step:
+        name = f"{volume.GetName()} structures ({segmentations[0].parameters.title})"
+        sequence = step(add_sequence, volume, name)
+        for index, segmentation in enumerate(segmentations):
+            step(add_item, volume, sequence, index, segmentation, len(segmentations))
+        step(browser_of(volume).AddSynchronizedSequenceNode, sequence)
     return sequence
+
+
+def add_sequence(volume, name):
+    """Add an empty sequence node with the index of the sequence that is played through a volume node."""
+    scene, scans = volume.GetScene(), scans_of(volume)
+    sequence = scene.AddNewNodeByClass("vtkMRMLSequenceNode", scene.GenerateUniqueName(name))
+    for copy in ("IndexName", "IndexUnit", "IndexType"):
+        getattr(sequence, f"Set{copy}")(getattr(scans, f"Get{copy}")())
+    return sequence
+
+
+def add_item(volume, sequence, index, segmentation, count):
+    """Add one segmentation of ``count`` to a sequence node."""
+    volumes = items(volume)
+    if len(volumes) != count:
+        raise SEBrainSegError(
+            _("The sequence of '{name}' was changed meanwhile; segment it again.").format(name=volume.GetName())
+        )
+    refuse_changed(volumes[index], segmentation.labels)
+    node = slicer.vtkMRMLSegmentationNode()
+    node.SetName(sequence.GetName())
+    # The sequence keeps a copy: of an empty node, which is filled there.
+    kept = sequence.SetDataNodeAtValue(node, scans_of(volume).GetNthIndexValue(index))
+    kept.SetReferenceImageGeometryParameterFromVolumeNode(volumes[index])
+    fill(kept.GetSegmentation(), segmentation.structures, shared_labelmap(volumes[index], segmentation.labels))
+
+
+def scans_of(volume):
+    """Return the sequence node that is played through a volume node.
+
+    Raises:
+        SEBrainSegError: there is none any more.
+    """
+    browser = browser_of(volume)
+    if browser is None:
+        raise SEBrainSegError(
+            _("The sequence of '{name}' was changed meanwhile; segment it again.").format(name=volume.GetName())
+        )
+    return browser.GetSequenceNode(volume)

@@ -1,10 +1,10 @@
 """What comes of segmenting a volume, without torch."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Optional
 
-import SimpleITK as sitk
-
+from .lazy import sitk
 from .parameters import Parameters
 from .structures import Structure
 
@@ -20,7 +20,7 @@ class Excitation:
     """
 
     block: str
-    spatial: Optional[sitk.Image] = None
+    spatial: sitk.Image | None = None
     mean: tuple[float, ...] = ()
     spread: tuple[float, ...] = ()
 
@@ -52,7 +52,7 @@ class Segmentation:
     parameters: Parameters = field(default_factory=Parameters)
     seconds: float = 0.0
     confidences: dict[int, float] = field(default_factory=dict)
-    confidence: Optional[sitk.Image] = None
-    excitation: Optional[Excitation] = None
+    confidence: sitk.Image | None = None
+    excitation: Excitation | None = None
     doubt: str = ""
     cut_off: tuple[int, ...] = ()

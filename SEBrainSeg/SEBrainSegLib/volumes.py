@@ -1,9 +1,9 @@
 """The volumes of structures, and their table: left, right, asymmetry, confidence and remarks."""
 
 import numpy as np
-import SimpleITK as sitk
 
 from .expectations import asymmetry_remark, remarks
+from .lazy import sitk
 
 COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "cut_off", "asymmetry_percent", "confidence", "remark")
 WHOLE = "Whole brain"  # the row of what is to be said of all structures together

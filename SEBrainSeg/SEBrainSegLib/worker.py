@@ -93,13 +93,39 @@ def segment(folder, tell):
     """
     image, job = read(folder)
     job.checked()
-    tell(progress=0.0, message="Loading PyTorch")
-    found = load_run()(image, job, progress=lambda fraction, message: tell(progress=fraction, message=message))
+    found = ()
+    if job.choices:
+        tell(progress=0.0, message="Loading PyTorch")
+        # Comparing takes little, and comes at the end.
+        share = 0.97 if job.compared else 1.0
+        found = load_run()(
+            image, job, progress=lambda fraction, message: tell(progress=share * fraction, message=message)
+        )
+    if job.compared:
+        compare(folder, job, found, tell)
     tell(segmentations=write(folder, found))
 
 
-def main(argv=None):
-    """Run the process; returns its exit status."""
+def compare(folder, job, found, tell):
+    """Compare the segmentations that were found and those handed over, and write how they differ.
+
+    Raises:
+        SEBrainSegError: they cannot be compared, or the disk is full.
+    """
+    from . import differences, handover
+
+    segmentations = job.in_order(found, handover.read_known(folder))
+    compared = differences.compare(
+        segmentations, lambda fraction: tell(progress=0.97 + 0.03 * fraction, message="Comparing the segmentations")
+    )
+    try:
+        handover.write_differences(folder, compared)
+    except (OSError, RuntimeError):
+        raise SEBrainSegError(f"The comparison cannot be written to {folder}; the disk may be full.") from None
+
+
+def talk(work, argv=None):
+    """Run a process that does ``work(folder, tell)``; returns its exit status. ``tell`` takes what goes into a line."""
     lines = take_stdout()
     end_with_parent()
     memory.keep_what_is_freed()
@@ -109,7 +135,7 @@ def main(argv=None):
         lines.flush()
 
     try:
-        segment(parser().parse_args(argv).folder, tell)
+        work(parser().parse_args(argv).folder, tell)
     except SEBrainSegError as error:
         tell(error=str(error), **{"unlikely": True} if isinstance(error, UnlikelyError) else {})
         return 1
@@ -119,6 +145,11 @@ def main(argv=None):
         tell(error=f"The segmentation failed unexpectedly ({type(error).__name__}: {reason}).")
         return 1
     return 0
+
+
+def main(argv=None):
+    """Run the process that segments; returns its exit status."""
+    return talk(segment, argv)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
 """Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
 
 import enum
+import importlib.util
 import json
 import os
 import re
+import subprocess
 import sys
 import time
 import types
@@ -24,7 +26,7 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
-from SEBrainSegLib import bundled, resources  # noqa: E402
+from SEBrainSegLib import bundled, differences, resources, surfaces  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
 from SEBrainSegLib.facts import Facts  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
@@ -66,23 +68,42 @@ class qMRMLTableView(QtWidgets.QTableView):
 class ctkCollapsibleButton(QtWidgets.QWidget):
     """A handle with its text, beneath which the rest is shown unless it is collapsed."""
 
-    handle = None
+    HANDLE = 26
+
+    def __init__(self, parent=None):
+        super().__init__(parent)
+        self.is_collapsed, self.words, self.strip = False, "", 14
+        self.handle = QtWidgets.QToolButton(self, autoRaise=True)
+        self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
 
     def event(self, event):
         if event.type() == QtCore.QEvent.Polish:
-            self.handle = QtWidgets.QToolButton(self, text=self.property("text"), autoRaise=True)
-            self.handle.setToolButtonStyle(QtCore.Qt.ToolButtonTextBesideIcon)
-            self.handle.setArrowType(QtCore.Qt.DownArrow)
-            self.handle.adjustSize()
-            self.layout().setContentsMargins(9, 30, 9, 3)
-            if self.property("collapsed"):
-                self.handle.setArrowType(QtCore.Qt.RightArrow)
-                self.setMaximumHeight(28)
+            self.layout().setContentsMargins(9, self.HANDLE + 4, 9, 3)
+            self.arrange()
         return super().event(event)
 
-    def expand(self):
-        self.handle.setArrowType(QtCore.Qt.DownArrow)
-        self.setMaximumHeight(16777215)
+    def arrange(self):
+        self.handle.setText(self.words)
+        self.handle.setArrowType(QtCore.Qt.RightArrow if self.is_collapsed else QtCore.Qt.DownArrow)
+        self.handle.adjustSize()
+        self.setMaximumHeight(self.HANDLE + self.strip if self.is_collapsed else 16777215)
+        self.setMinimumHeight(self.HANDLE + self.strip if self.is_collapsed else 0)
+
+    def set_collapsed(self, collapsed):
+        self.is_collapsed = collapsed
+        self.arrange()
+
+    def set_text(self, text):
+        self.words = text
+        self.arrange()
+
+    def set_strip(self, height):
+        self.strip = height
+        self.arrange()
+
+    collapsed = QtCore.Property(bool, lambda self: self.is_collapsed, set_collapsed)
+    text = QtCore.Property(str, lambda self: self.words, set_text)
+    collapsedHeight = QtCore.Property(int, lambda self: self.strip, set_strip)
 
 
 @pytest.fixture
@@ -310,7 +331,15 @@ class Clipboard:
         Clipboard.text = text
 
 
-PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog}
+class Timer:
+    """In the place of ``qt.QTimer``: what is to come later comes at once."""
+
+    @staticmethod
+    def singleShot(milliseconds, do):
+        do()
+
+
+PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog, "QTimer": Timer}
 
 
 @pytest.fixture
@@ -361,11 +390,22 @@ class Run:
 
     def __init__(self, factory, python, progress, finished, failed, cancelled):
         self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
-        self.running, self.started = False, None
+        self.running, self.started, self.labelmaps = False, None, None
         Run.made = self
 
-    def start(self, image, job):
-        self.running, self.started = True, (image, job.checked())
+    def start(self, image, job, known=()):
+        self.running, self.started, self.known, self.labelmaps = True, (image, job.checked()), known, None
+
+    def start_surfaces(self, labelmaps, settings):
+        self.running, self.labelmaps, self.settings = True, labelmaps, settings
+
+    def finish_surfaces(self):
+        """Give what the child process would make."""
+        made = {}
+        for each in self.labelmaps:
+            for segment, _, label in each.segments:
+                made[segment] = surfaces.surface_of(each.labels, label, each.matrix, self.settings)
+        self.end(self.finished, made)
 
     def end(self, tell, *arguments):
         self.running = False
@@ -385,7 +425,7 @@ class Run:
                 fields["excitation"] = Excitation(job.excitation, scalar, (0.25, 0.5), (0.0, 0.1))
             volumes = {structure.label: 1.0 for structure in table}
             made.append(Segmentation(labels, volumes, device, table, parameters, seconds, **fields))
-        self.end(self.finished, tuple(made))
+        self.end(self.finished, differences.compare(job.in_order(made, self.known)) if job.compared else tuple(made))
 
     def cancel(self):
         if self.running:
@@ -476,8 +516,8 @@ def test_the_panel_can_be_seen(widget, application, tmp_path, monkeypatch, theme
     widget.ui.compareButton.click()
     Run.made.finish()
     widget.ui.volumesButton.click()
-    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
-        getattr(widget.ui, section).expand()
+    for section in ("advancedCollapsibleButton", "mapsCollapsibleButton"):
+        getattr(widget.ui, section).collapsed = False
     panel.resize(380, 1100)
     application.processEvents()
     assert panel.grab().save(str(tmp_path / f"results {theme}.png"))
@@ -515,6 +555,17 @@ def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
     assert not heavy & module.imported
 
 
+def test_opening_the_panel_imports_neither_torch_nor_simpleitk(module):
+    code = (
+        "import sys; heavy = ('torch', 'SimpleITK', 'nibabel')\n"
+        "from SEBrainSegLib import background, presenter, scene, scene_maps, scene_sequences, scene_views, volumes\n"
+        "print([name for name in heavy if name in sys.modules])"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(MODULE.parent)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip().endswith("[]")
+
+
 def items(box):
     return [box.itemText(index) for index in range(box.count)]
 
@@ -539,7 +590,7 @@ def test_only_networks_that_are_bundled_can_be_applied(widget):
     assert "No DenseNet scSE is bundled for the view 'axial'" in ui.statusLabel.text
     assert ui.applyButton.toolTip == ui.statusLabel.text
     ui.networkComboBox.setCurrentText("U-Net")
-    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
     ui.viewComboBox.setCurrentText("All three")
     assert ui.applyButton.enabled
     ui.seComboBox.setCurrentText("cSE")
@@ -623,7 +674,7 @@ def test_apply_is_enabled_exactly_when_it_can_work(widget):
     assert not ui.applyButton.enabled and "has no voxels" in ui.statusLabel.text
     node = volume()
     widget.parameterNode.volume = node
-    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready."
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
     node.SetAndObserveImageData(None)
     assert not ui.applyButton.enabled and "has no voxels" in ui.applyButton.toolTip
 
@@ -871,6 +922,128 @@ def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
     assert "removed" in widget.ui.statusLabel.text
 
 
+# Scenes that are closed and loaded ------------------------------------------------------------------------------------
+
+
+class SceneStore:
+    """Keeps choices in a node of the scene, as Slicer does: saved with it, and overwritten by what a file says."""
+
+    def __init__(self):
+        scene = slicer.mrmlScene
+        self.observed = scene.GetSingletonNode("SEBrainSeg", "vtkMRMLScriptedModuleNode")
+        if self.observed is None:
+            node = slicer.vtkMRMLScriptedModuleNode()
+            node.SetSingletonTag("SEBrainSeg")
+            self.observed = scene.AddNode(node)
+        self.values = self
+
+    def get(self, name, default):
+        if name == "volume":
+            return self.observed.GetNodeReference(name)
+        text = self.observed.GetParameter(name)
+        if not text:
+            return default
+        return type(default)[text] if isinstance(default, enum.Enum) else type(default)(json.loads(text))
+
+    def __setitem__(self, name, value):
+        if name == "volume":
+            self.observed.SetNodeReferenceID(name, value.GetID() if value is not None else None)
+        else:
+            self.observed.SetParameter(name, value.name if isinstance(value, enum.Enum) else json.dumps(value))
+
+
+@pytest.fixture
+def saved(module, monkeypatch, tmp_path):
+    """A file with a scene: a volume that was segmented with sSE, and the choices that go with it."""
+    monkeypatch.setattr(ScriptedLoadableModuleLogic, "getParameterNode", lambda self: store())
+    stores = []
+
+    def store():
+        made = SceneStore()
+        if not stores or stores[-1].observed is not made.observed:
+            stores.append(made)
+        return stores[-1]
+
+    segmentations_logic = slicer.vtkSlicerSegmentationsModuleLogic()
+    segmentations_logic.SetMRMLScene(slicer.mrmlScene)
+    from SEBrainSegLib import scene as scene_of_slicer
+
+    node = volume()
+    image = scene_of_slicer.image_of(node)
+    labels = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 17
+    labels.CopyInformation(image)
+    volumes = {structure.label: 1.0 for structure in structures()}
+    made = Segmentation(labels, volumes, "cpu", structures(), Parameters(se="sse"))
+    for each in (node, scene_of_slicer.add_segmentation(node, made)):
+        each.AddDefaultStorageNode()
+        each.GetStorageNode().SetFileName(str(tmp_path / f"{each.GetID()}.seg.nrrd"))
+        assert each.GetStorageNode().WriteData(each)
+    choices = module.SEBrainSegLogic().getParameterNode()
+    choices.volume, choices.se = node, module.Variant.SSE
+    scene = slicer.mrmlScene
+    scene.SetRootDirectory(str(tmp_path))
+    scene.SetURL(str(tmp_path / "scene.mrml"))
+    assert scene.Commit()
+    scene.Clear(False)
+    assert module.SEBrainSegLogic().getParameterNode().volume is None
+    yield scene
+    del segmentations_logic
+
+
+def test_a_scene_that_is_loaded_in_place_works_at_once(saved, widget):
+    ui = widget.ui
+    assert not ui.applyButton.enabled and "Choose a T1" in ui.statusLabel.text
+    events = []
+    for name in ("StartClose", "EndClose", "StartImport", "EndImport", "StartBatchProcess", "EndBatchProcess"):
+        event = getattr(saved, f"{name}Event")
+        saved.AddObserver(event, lambda caller, event, name=name: events.append(name), -1.0)
+    assert saved.Connect()
+    assert events[0] == "StartBatchProcess" and events[-2:] == ["EndImport", "EndBatchProcess"]
+    node = slicer.mrmlScene.GetFirstNodeByName("T1")
+    assert widget.parameterNode.volume is node and ui.seComboBox.currentText == "sSE"
+    assert ui.applyButton.enabled and ui.statusLabel.text == "Ready: press Apply."
+    assert ui.resultLabel.text == "T1 structures (U-Net sSE)" and ui.show3dButton.enabled
+    assert not ui.resultCollapsibleButton.collapsed
+    Run.made.started = None
+    ui.applyButton.click()
+    assert Run.made.started is None and "earlier run" in ui.statusLabel.text
+
+
+def test_a_scene_that_is_loaded_in_mid_run_ends_it(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    widget.ui.applyButton.click()
+    assert saved.Connect()
+    assert not Run.made.running and "Other" not in widget.ui.statusLabel.text
+    assert widget.ui.applyButton.enabled and widget.ui.statusLabel.text == "Ready: press Apply."
+
+
+def test_a_scene_that_is_added_keeps_what_is_there(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    applied(widget)
+    assert saved.Import()
+    assert widget.ui.applyButton.enabled and segmentations() == 2
+
+
+def test_a_scene_that_is_closed_leaves_nothing_to_speak_of(saved, widget):
+    widget.parameterNode.volume = volume(name="Other")
+    applied(widget)
+    assert "Other" in widget.ui.statusLabel.text
+    saved.Clear(False)
+    ui = widget.ui
+    assert "Choose a T1" in ui.statusLabel.text and not ui.applyButton.enabled
+    assert "Segment a volume first" in ui.resultLabel.text and not ui.show3dButton.enabled
+
+
+def test_a_scene_that_is_loaded_beside_another_module_is_taken_up_on_entering(saved, widget):
+    widget.exit()
+    widget.parent.isEntered = False
+    assert saved.Connect()
+    assert widget.parameterNode is None
+    widget.parent.isEntered = True
+    widget.enter()
+    assert widget.ui.applyButton.enabled and widget.ui.resultLabel.text == "T1 structures (U-Net sSE)"
+
+
 # Variants, comparison, maps and result -------------------------------------------------------------------------------
 
 
@@ -923,7 +1096,7 @@ def test_gpus_are_listed_by_name(widget):
     assert items(widget.ui.deviceComboBox) == ["Automatic", "A100 (cuda:0)", "CPU"]
     assert widget.ui.deviceComboBox.currentText == "Automatic" and "no device 'cuda:1'" in widget.ui.statusLabel.text
     widget.ui.deviceComboBox.setCurrentText("A100 (cuda:0)")
-    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready."
+    assert widget.parameterNode.device == "cuda:0" and widget.ui.statusLabel.text == "Ready: press Apply."
     widget.cleanup()
     assert Search.made.cancelled
 
@@ -1008,6 +1181,8 @@ def test_check_boxes_are_named_after_the_groups(widget):
 def test_3d_on_request(widget):
     node = applied(widget)
     widget.ui.show3dButton.click()
+    assert Run.made.running and not node.GetDisplayNode().GetVisibility3D()
+    Run.made.finish_surfaces()
     assert node.GetSegmentation().ContainsRepresentation("Closed surface") and widget.ui.show3dButton.checked
     assert node.GetDisplayNode().GetVisibility3D() and not widget.presenter.busy
     widget.ui.show3dButton.click()
@@ -1038,6 +1213,134 @@ def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
     assert widget.ui.sequenceButton.isHidden()
     widget.parameterNode.volume = scans[0]
     assert not widget.ui.sequenceButton.isHidden() and widget.ui.sequenceButton.enabled
+
+
+# The developer's reload -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def reloaded(module, monkeypatch):
+    """In the place of Slicer's reload; the library is put back afterwards, as other tests have it."""
+    kept = {name: each for name, each in sys.modules.items() if name.split(".")[0] == "SEBrainSegLib"}
+    seen = []
+
+    def reload(self):
+        seen.append([name for name in sys.modules if name.split(".")[0] == "SEBrainSegLib"])
+        exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
+        self.cleanup()
+
+    monkeypatch.setattr(ScriptedLoadableModuleWidget, "onReload", reload, raising=False)
+    yield seen
+    for name in [name for name in sys.modules if name.split(".")[0] == "SEBrainSegLib"]:
+        del sys.modules[name]
+    sys.modules.update(kept)
+
+
+def test_reloading_the_module_reloads_its_library(widget, module, reloaded):
+    before = module.Parameters
+    widget.onReload()
+    assert reloaded == [[]]
+    assert module.Parameters is not before and module.Parameters.__module__ == "SEBrainSegLib.parameters"
+
+
+# The tour through a real Slicer, as far as stand-ins go ---------------------------------------------------------------
+
+
+class OnTour:
+    """In the place of what the tour needs of Slicer."""
+
+    def __init__(self, widget, folder):
+        self.widget, self.folder, self.pictures, self.looks = widget, folder, [], 0
+        self.chart = None
+        slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+
+    def handle_events(self):
+        self.looks += 1
+        if Run.made.running and self.looks % 3 == 0:
+            Run.made.finish_surfaces() if Run.made.labelmaps is not None else Run.made.finish()
+
+    def every(self, milliseconds, do):
+        self.beat = do
+
+    def take_picture(self, name):
+        self.pictures.append(name)
+
+    def arrange(self):
+        pass
+
+    def open_panel(self):
+        self.widget.enter()
+        return self.widget
+
+    def open_another_module(self):
+        self.widget.exit()
+
+    def has_sample(self):
+        return True
+
+    def load_sample(self):
+        return volume(name="SEBrainSeg T1")
+
+    def reset_views(self):
+        pass
+
+    def scene(self):
+        return slicer.mrmlScene
+
+    def save_scene(self, path):
+        return True
+
+    def load_scene(self, path):
+        slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.StartImportEvent)
+        slicer.mrmlScene.InvokeEvent(slicer.vtkMRMLScene.EndImportEvent)
+
+    def lines_drawn(self):
+        charts = slicer.mrmlScene.GetNumberOfNodesByClass("vtkMRMLPlotChartNode")
+        return 3 * charts
+
+    def legends_drawn(self):
+        return 1
+
+
+def test_the_tour_finds_the_panel_as_it_should_be(widget, monkeypatch, tmp_path, reloaded):
+    tour = tour_module()
+    monkeypatch.setattr(tour, "CANCELLED_AFTER", -1.0)
+    monkeypatch.setattr(tour, "SLEEP", 0.0)
+    plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=lambda chart: None))
+    monkeypatch.setattr(slicer, "modules", types.SimpleNamespace(plots=plots), raising=False)
+    taken = tour.Tour(OnTour(widget, tmp_path), 1000.0)
+    steps = taken.steps()
+    # There is no other Slicer here that could load the module anew.
+    del steps["reload"]
+    monkeypatch.setattr(taken, "steps", lambda: steps)
+    rows = taken.run()
+    assert [(name, wrong) for name, *_, wrong in rows] == [(name, "") for name in steps]
+    assert len(taken.slicer.pictures) == len(steps)
+
+
+def test_the_tour_tells_what_is_wrong_and_goes_on(widget, monkeypatch, tmp_path):
+    tour = tour_module()
+    monkeypatch.setattr(tour, "SLEEP", 0.0)
+    now = [0.0]
+    taken = tour.Tour(OnTour(widget, tmp_path), 0.5, clock=lambda: now[0])
+
+    def busy():
+        now[0] += 2.0
+        taken.slicer.beat()
+
+    def wrong():
+        tour.expect(False, "no segments")
+
+    monkeypatch.setattr(taken, "steps", lambda: {"busy": busy, "wrong": wrong, "well": lambda: None})
+    assert [row[3] for row in taken.run()] == ["no events were handled for 2.00 s", "no segments", ""]
+
+
+def tour_module():
+    """``Testing/Slicer/tour.py``."""
+    spec = importlib.util.spec_from_file_location("tour", Path(__file__).parents[1] / "Slicer" / "tour.py")
+    tour = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tour)
+    return tour
 
 
 # The test inside of Slicer -------------------------------------------------------------------------------------------
@@ -1221,6 +1524,11 @@ def test_the_whole_path_with_a_real_child_process(real, application, models, mon
     real.ui.mapsButton.click()
     real.ui.applyButton.click()
     assert not real.presenter.run.running and len(charts) == 2 and segmentations() == 1
+    real.ui.show3dButton.click()
+    wait_for(application, lambda: not real.presenter.busy)
+    node = slicer.mrmlScene.GetFirstNodeByClass("vtkMRMLSegmentationNode")
+    assert node.GetSegmentation().ContainsRepresentation("Closed surface") and real.ui.show3dButton.checked
+    assert "in 3D" in real.ui.statusLabel.text
     wait_for(application, lambda: real.presenter.devices is not None)
 
 

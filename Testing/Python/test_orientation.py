@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 from cohorts import run
 from SEBrainSegLib import SEBrainSegError, batch, cli, nifti, orientation, segment
-from SEBrainSegLib.bids import DESCRIPTION
+from SEBrainSegLib.inputs import BIDS_DESCRIPTION
 from SEBrainSegLib.reading import read
 from test_cli import SUFFIX, network  # noqa: F401, which is a fixture
 from test_inference import centred, phantom
@@ -306,7 +306,7 @@ def test_an_orientation_is_stated_for_a_bids_dataset(organs, head, tmp_path):
     for number in (1, 2):
         scans(tmp_path / "raw" / f"sub-{number}" / "anat", head)
         (tmp_path / "raw" / f"sub-{number}" / "anat" / f"sub-{3 - number}_T1w.nii").unlink()
-    (tmp_path / "raw" / DESCRIPTION).write_text('{"Name": "two"}')
+    (tmp_path / "raw" / BIDS_DESCRIPTION).write_text('{"Name": "two"}')
     assert run(tmp_path / "raw", tmp_path / "out", "participant") == 1
     assert run(tmp_path / "raw", tmp_path / "out", "participant", "--orientation", "PIR") == 0
     found = nibabel.load(tmp_path / "out" / "sub-2" / "anat" / "sub-2_desc-sebrainseg_dseg.nii.gz")

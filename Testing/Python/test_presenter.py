@@ -25,10 +25,13 @@ class Run:
     def __init__(self):
         self.running, self.started = False, []
 
-    def start(self, image, job):
+    def start(self, image, job, known=()):
         job.checked()
-        self.running = True
+        self.running, self.known = True, known
         self.started.append((image, job))
+
+    def start_surfaces(self, labelmaps, settings):
+        self.running, self.surfaces = True, labelmaps
 
     def cancel(self):
         if self.running:
@@ -41,6 +44,7 @@ class Scene:
 
     def __init__(self):
         self.made, self.groups, self.in_3d = [], {"Ventricles": True}, False
+        self.otherwise, self.surfaces = False, []
 
     def problem(self, volume, bundled):
         if volume is None:
@@ -87,7 +91,8 @@ class Scene:
     def segmentation_of(self, node, labels=True):
         parameters = Parameters(se=node.of[2])
         fits = labels and node.there
-        return SimpleNamespace(labels="labels" if fits else None, structures=node.structures, parameters=parameters)
+        fields = {"structures": node.structures, "parameters": parameters, "seconds": 0.0, "device": ""}
+        return SimpleNamespace(labels="labels" if fits else None, **fields)
 
     def groups_shown(self, node):
         return dict(self.groups)
@@ -97,6 +102,12 @@ class Scene:
 
     def has_surfaces(self, node):
         return self.in_3d
+
+    def labelmaps_of(self, node):
+        return None if self.otherwise else (["labelmap"], "settings")
+
+    def add_surface(self, node, name, surface):
+        self.surfaces.append((name, surface))
 
     def make_surfaces(self, node):
         for name in ("one", "two", "three"):
@@ -113,20 +124,33 @@ class Maps:
     def find_maps(self, volume, parameters, block, confidence):
         return self.known.get((volume, parameters.se, block, confidence), ())
 
-    def add_maps(self, volume, segmentation, voxels):
+    def add_maps(self, volume, segmentation, voxels, pause):
+        pause()
         nodes = Node("spatial"), Node("chart")
         self.known[volume, segmentation.parameters.se, segmentation.block, segmentation.sure] = nodes
         return nodes
 
-    def show_maps(self, volume, nodes):
-        self.over = nodes[0]
+    def show_maps(self, volume, nodes, outlined):
+        self.over, self.outlined = nodes[0], outlined
         return nodes[-1] if nodes[-1].name == "chart" else None
 
-    def add_compared(self, volume, segmentations, voxels, consensus, progress):
-        for fraction in (0.5, 1.0):
-            progress(fraction)
-        self.asked = [each.parameters.se for each in segmentations], consensus
-        nodes = [self.scene.add_segmentation(volume, each, voxels) for each in segmentations]
+    def map_shown(self, volume):
+        return self.over
+
+    def hide_maps(self, volume):
+        self.over = None
+
+    def outline(self, volume, outlined):
+        self.outlined = outlined
+
+    def add_compared(self, volume, differences, voxels, consensus, pause):
+        pause()
+        self.asked = [each.parameters.se for each in differences.segmentations], consensus
+        nodes = [
+            self.scene.find(volume, "segmentation", each.parameters)
+            or self.scene.add_segmentation(volume, each, voxels)
+            for each in differences.segmentations
+        ]
         return SimpleNamespace(
             segmentations=nodes, table=Node("table"), disagreement=Node("disagreement"), consensus=None
         )
@@ -145,7 +169,8 @@ class Sequences:
     def items(self, volume):
         return self.volumes
 
-    def add_segmentations(self, volume, segmentations):
+    def add_segmentations(self, volume, segmentations, pause):
+        pause()
         self.added = list(segmentations)
         return Node("sequence")
 
@@ -231,6 +256,8 @@ def finish(it, seconds=0.0, device="cpu", doubt=""):
         )
         for parameters in job.choices
     )
+    if job.compared:
+        made = SimpleNamespace(segmentations=job.in_order(made, it.run.known))
     it.presenter.on_finished(made)
 
 
@@ -243,7 +270,7 @@ def state(it):
 
 def test_apply_can_work_or_says_why_not(all_of_it):
     it = all_of_it
-    assert state(it).apply.enabled and state(it).status == "Ready."
+    assert state(it).apply.enabled and state(it).status == "Ready: press Apply."
     choose(it, volume=None)
     assert state(it).apply == (False, "Choose a volume.") and state(it).status == "Choose a volume."
     choose(it, view="axial")
@@ -260,7 +287,7 @@ def test_a_run_is_shown_and_its_result_said(all_of_it):
     assert (state(it).percent, state(it).status) == (46, "Halfway")
     finish(it)
     assert state(it).percent is None and not state(it).cancel.enabled
-    said = "Created 'T1 scse', computed on cpu. The table of volumes has remarks on: Brain Stem."
+    said = "Created 'T1 scse', computed on cpu. Under Result, the table of volumes has remarks on: Brain Stem."
     assert state(it).status == said and state(it).result_name == "T1 scse"
 
 
@@ -345,7 +372,7 @@ def test_cancelled_removed_closed(all_of_it):
     it.presenter.removed(Node("another"))
     assert it.run.running
     it.presenter.removed(it.volume)
-    assert not it.run.running and "its volume was removed" in state(it).status
+    assert not it.run.running and "'T1' was removed" in state(it).status
     it.presenter.apply()
     it.presenter.close()
     assert not it.run.running and not state(it).apply.enabled
@@ -356,7 +383,7 @@ def test_word_of_what_happened_outlives_the_volume(all_of_it):
     it.presenter.apply()
     it.presenter.removed(it.volume)
     choose(it, volume=None)
-    assert "its volume was removed" in state(it).status
+    assert "'T1' was removed" in state(it).status
     it.presenter.volume_changed()
     assert state(it).status == "Choose a volume."
 
@@ -487,7 +514,7 @@ def test_cuda_without_a_number_is_the_first_gpu(all_of_it):
     it = all_of_it
     choose(it, device="cuda")
     it.presenter.know_devices({"cuda:0": "A100 (cuda:0)"})
-    assert state(it).device == "cuda:0" and state(it).status == "Ready."
+    assert state(it).device == "cuda:0" and state(it).status == "Ready: press Apply."
 
 
 # Comparison ----------------------------------------------------------------------------------------------------------
@@ -523,29 +550,30 @@ def test_variants_are_segmented_in_one_run_and_compared(all_of_it):
     assert len(it.run.started) == 1 and it.maps.asked == (["none", "cse", "scse"], True)
     assert it.maps.over.name == "disagreement" and it.presenter.comparison.name == "table"
     assert "Compared 3 variants" in state(it).status
-    assert "Comparing the segmentations..." in it.surroundings.seen
+    assert "Adding the comparison..." in it.surroundings.seen and state(it).opened == ("compare", "result")
     choose(it, se="cse")
     assert "earlier run" in state(it).status
 
 
-def test_what_was_segmented_before_is_compared_without_a_run(all_of_it):
+def test_what_was_segmented_before_is_compared_and_not_segmented_again(all_of_it):
     it = all_of_it
     segment(it, se="none")
     choose(it, variants=("none", "scse"))
     it.presenter.compare()
     assert [choice.se for choice in it.run.started[-1][1].choices] == ["scse"]
+    assert [each.parameters.se for each in it.run.known] == ["none"]
     finish(it)
     assert it.maps.asked == (["none", "scse"], False)
     it.maps.asked = None
-    it.presenter.compare()
-    assert it.maps.asked == (["none", "scse"], False) and len(it.run.started) == 2
-    assert "Compared 2 variants" in state(it).status and not state(it).busy
+    # Without a network, there is no need of PyTorch.
     it.surroundings.refusal = "PyTorch was not installed."
     it.presenter.compare()
-    assert "Compared 2 variants" in state(it).status
+    assert not it.run.started[-1][1].choices and [each.parameters.se for each in it.run.known] == ["none", "scse"]
+    finish(it)
+    assert it.maps.asked == (["none", "scse"], False) and "Compared 2 variants" in state(it).status
     it.scene.made[0].structures = ()
     it.presenter.compare()
-    assert "other structures by now" in state(it).status
+    assert "other structures by now" in state(it).status and not it.run.running
 
 
 def test_a_comparison_can_be_cancelled_and_leaves_nothing(all_of_it):
@@ -575,7 +603,7 @@ def test_a_segmentation_that_went_during_its_comparison_is_said(all_of_it):
     it.presenter.compare()
     node.there = False
     finish(it)
-    assert state(it).status == "'T1 none' no longer fits to its volume; delete it and compare again."
+    assert state(it).status == "'T1 none' was deleted; compare again." and it.maps.asked is None
 
 
 # Recalibration maps --------------------------------------------------------------------------------------------------
@@ -610,6 +638,132 @@ def test_maps_come_with_their_segmentation_and_are_not_computed_twice(all_of_it)
     assert len(it.run.started) == 2 and len(it.scene.made) == 1
 
 
+def test_maps_that_are_cancelled_while_they_are_added_leave_nothing(all_of_it):
+    it = all_of_it
+    choose(it, block="decoder 1")
+    it.presenter.show_maps()
+    it.surroundings.while_settling = it.presenter.cancel
+    finish(it)
+    assert not it.scene.made and it.maps.over is None and "nothing was created" in state(it).status
+
+
+def test_structures_are_outlined_under_a_map_or_hidden_as_chosen_last(all_of_it):
+    it = all_of_it
+    choose(it, block="decoder 1")
+    it.presenter.show_maps()
+    finish(it)
+    assert state(it).map_name == "spatial" and it.maps.outlined and state(it).outlined
+    it.presenter.outline(False)
+    assert not it.maps.outlined and not state(it).outlined
+    it.presenter.hide_map()
+    assert state(it).map_name == "" and it.maps.over is None
+    it.presenter.show_maps()
+    assert it.maps.over and not it.maps.outlined
+
+
+def test_a_segmentation_that_is_shown_takes_the_map_off(all_of_it):
+    it = all_of_it
+    none = segment(it, se="none")
+    choose(it, block="decoder 1")
+    it.presenter.show_maps()
+    finish(it)
+    assert it.maps.over
+    choose(it, se="none")
+    assert none.shown and it.maps.over is None
+
+
+def test_a_map_that_the_user_takes_off_gives_the_fill_back(all_of_it):
+    it, hidden = all_of_it, []
+    choose(it, block="decoder 1")
+    it.presenter.show_maps()
+    finish(it)
+    it.maps.hide_maps = hidden.append
+    it.presenter.views_changed()
+    assert not hidden
+    it.maps.over = None
+    it.presenter.views_changed()
+    it.presenter.views_changed()
+    assert hidden == [it.volume]
+
+
+def test_maps_come_with_apply_if_wanted(all_of_it):
+    it = all_of_it
+    choose(it, with_maps=True, block="decoder 2", confidence=True)
+    it.presenter.apply()
+    (_, job) = it.run.started[0]
+    assert (job.excitation, job.confidence) == ("decoder 2", True)
+    finish(it)
+    assert [node.name for node in it.scene.made] == ["T1 scse"] and it.maps.over
+    it.presenter.apply()
+    assert len(it.run.started) == 1 and it.maps.over and it.scene.made[0].shown
+    choose(it, with_maps=True)
+    it.presenter.apply()
+    (_, job) = it.run.started[1]
+    assert (job.excitation, job.confidence) == ("decoder 4", False)
+    it.presenter.cancel()
+    choose(it, with_maps=True, se="none")
+    it.presenter.apply()
+    (_, job) = it.run.started[2]
+    assert (job.excitation, job.confidence) == ("", True)
+
+
+def test_with_maps_asks_no_block_of_a_users_network_that_it_may_not_have(all_of_it, tmp_path):
+    it = all_of_it
+    (tmp_path / "knee.pt").touch()
+    choose(it, with_maps=True, model="knee")
+    it.presenter.apply()
+    (_, job) = it.run.started[0]
+    assert (job.excitation, job.confidence) == ("", True)
+
+
+def test_how_long_maps_will_take_is_said_before(all_of_it):
+    it = all_of_it
+    assert state(it).maps_time == ""
+    choose(it, block="decoder 1")
+    assert "about 21 s of CPU time" in state(it).maps_time
+    it.presenter.show_maps()
+    assert state(it).maps_time == ""
+    finish(it, seconds=38)
+    assert state(it).maps_time == "They are there already."
+    choose(it, block="decoder 2")
+    assert "38 s on CPU, as last time" in state(it).maps_time
+
+
+# Scenes that come and go ----------------------------------------------------------------------------------------------
+
+
+def test_a_scene_that_is_loaded_is_taken_up(all_of_it):
+    it = all_of_it
+    of_file = segment(it)
+    it.presenter.close()
+    assert state(it).status != "" and "T1" not in state(it).status and state(it).opened == ()
+    it.presenter.scene_changed(Choices(it.volume))
+    assert state(it).result_name == of_file.name and state(it).apply.enabled
+    assert state(it).status == "Ready: press Apply." and state(it).opened == ("result",)
+
+
+def test_a_scene_without_what_was_shown_forgets_it(all_of_it):
+    it = all_of_it
+    segment(it).there = False
+    it.presenter.scene_changed(Choices(it.volume))
+    assert state(it).result_name == "" and not state(it).result.enabled
+
+
+def test_sections_open_once_there_is_something_to_show(all_of_it):
+    it = all_of_it
+    assert state(it).opened == ()
+    segment(it)
+    assert state(it).opened == ("result",)
+    segment(it, se="none")
+    assert state(it).opened == ("result",)
+
+
+def test_what_is_seldom_chosen_is_summed_up(all_of_it):
+    it = all_of_it
+    choose(it, structures="Hippocampus", device="cpu", protocol="manual")
+    assert state(it).advanced == "Advanced: Neuromorphometrics (manual), Hippocampus, CPU"
+
+
 # The result ----------------------------------------------------------------------------------------------------------
 
 
@@ -624,12 +778,20 @@ def test_the_result_can_be_used_once_there_is_one(all_of_it):
     assert not state(it).result.enabled and state(it).groups == {}
 
 
-def test_surfaces_are_made_with_progress(all_of_it):
+SURFACES = {"one": 1, "two": 2, "three": 3}
+
+
+def test_surfaces_are_made_by_a_run_and_added_with_progress(all_of_it):
     it = all_of_it
     segment(it)
-    it.surroundings.while_settling = lambda: it.changes.append(state(it).busy and state(it).cancel.enabled)
     it.presenter.show_3d(True)
-    assert it.surroundings.seen == ["Making surfaces: one", "Making surfaces: two", "Making surfaces: three"]
+    assert state(it).busy and state(it).cancel.enabled and not state(it).in_3d
+    it.presenter.on_progress(0.5, "Making surfaces: two")
+    assert (state(it).percent, state(it).status) == (50, "Making surfaces: two")
+    it.surroundings.while_settling = lambda: it.changes.append(state(it).busy and state(it).cancel.enabled)
+    it.run.running = False
+    it.presenter.on_finished(SURFACES)
+    assert it.scene.surfaces == list(SURFACES.items()) and len(it.surroundings.seen) == 3
     assert True in it.changes and state(it).in_3d and not state(it).busy
     it.presenter.show_3d(False)
     assert not state(it).in_3d
@@ -638,17 +800,34 @@ def test_surfaces_are_made_with_progress(all_of_it):
 def test_surfaces_can_be_cancelled_or_lose_their_node(all_of_it):
     it = all_of_it
     node = segment(it)
-    it.surroundings.while_settling = it.presenter.cancel
     it.presenter.show_3d(True)
-    assert len(it.surroundings.seen) == 1 and not state(it).in_3d and "cancelled" in state(it).status
-    choose(it, se="cse")
-    it.presenter.apply()
     it.presenter.cancel()
-    it.presenter.show_3d(False)
-    assert "nothing was created" in state(it).status
+    assert not state(it).in_3d and "Cancelled" in state(it).status
+    it.presenter.show_3d(True)
+    it.run.running = False
+    it.surroundings.while_settling = it.presenter.cancel
+    it.presenter.on_finished(SURFACES)
+    assert not it.scene.surfaces and not state(it).in_3d and "Cancelled" in state(it).status
     it.surroundings.while_settling = lambda: setattr(node, "there", False)
     it.presenter.show_3d(True)
-    assert len(it.surroundings.seen) == 2 and not state(it).busy
+    it.run.running = False
+    it.presenter.on_finished(SURFACES)
+    assert not it.scene.surfaces and not state(it).busy and "was deleted" in state(it).status
+
+
+def test_surfaces_that_the_run_cannot_make_are_made_here(all_of_it):
+    it = all_of_it
+    segment(it)
+    it.presenter.show_3d(True)
+    it.run.running = False
+    it.presenter.on_failed("No VTK.")
+    steps = ["Making surfaces: one", "Making surfaces: two", "Making surfaces: three"]
+    assert it.surroundings.seen == steps and state(it).in_3d and not state(it).busy
+    it.presenter.show_3d(False)
+    it.scene.otherwise, it.surroundings.seen = True, []
+    it.surroundings.while_settling = it.presenter.cancel
+    it.presenter.show_3d(True)
+    assert it.surroundings.seen == steps[:1] and not state(it).in_3d and "cancelled" in state(it).status
 
 
 def test_volumes_are_copied_saved_and_added(all_of_it, tmp_path):
@@ -726,7 +905,7 @@ def test_a_self_test_that_is_not_finished_leaves_nothing(all_of_it):
     # It is on its way already.
     it.scene.remove = None
     it.presenter.removed(sample)
-    assert not it.run.running and "its volume was removed" in state(it).status
+    assert not it.run.running and "'sample' was removed" in state(it).status
 
 
 def test_the_presenter_needs_neither_qt_nor_torch():

@@ -7,8 +7,9 @@ import pytest
 import SimpleITK as sitk
 
 import test_scene
-from SEBrainSegLib import scene_maps, scene_results, scene_sequences
-from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib import scene_maps, scene_results, scene_sequences, scene_views, surfaces
+from SEBrainSegLib.differences import compare
+from SEBrainSegLib.errors import Cancelled, SEBrainSegError
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.segmentation import Excitation
 from SEBrainSegLib.structures import GROUPS, structures
@@ -136,7 +137,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     node = scene_of_slicer.add_segmentation(volume, made)
     maps = scene_maps.add_maps(volume, made)
     labels = labels_like(scene_of_slicer.image_of(volume))
-    compared = scene_maps.add_compared(volume, (result_of(labels, parameters=NONE), made))
+    compared = scene_maps.add_compared(volume, compare((result_of(labels, parameters=NONE), made)))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
     names = [each.GetName() for each in (node, *maps, compared.table)]
@@ -156,6 +157,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     mean = chart.GetNthPlotSeriesNode(0)
     values = mean.GetTableNode().GetTable().GetColumnByName(mean.GetYColumnName())
     np.testing.assert_allclose(vtk_to_numpy(values), [0.2, 0.5, 0.75])
+    assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(scene_maps.BLUE)
     # Shown as it was, and still found by what made it.
     scene_results.show_only(node)
     other = scene_of_slicer.find(volume, "segmentation", NONE)
@@ -176,9 +178,8 @@ def test_a_map_lies_over_the_volume(scene, name):
     assert node.GetTransformNodeID() == transform.GetID()
     display = node.GetDisplayNode()
     assert display.GetApplyThreshold() and 0 < display.GetLowerThreshold() < 1e-3
-    values = sitk.GetArrayFromImage(map_like(scene_of_slicer.image_of(volume)))
-    low, high = display.GetWindowLevelMin(), display.GetWindowLevelMax()
-    assert 0 <= low < high <= 1 and (values[values > 0] < low).mean() <= 0.01 >= (values[values > 0] > high).mean()
+    # Of all maps alike, so that they can be compared.
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
 
 
 def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
@@ -193,16 +194,150 @@ def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
     assert shown[0].tolist() != shown[1].tolist()
 
 
+def test_where_the_network_is_sure_the_scan_is_seen(scene):
+    volume = volume_node(scene)
+    image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkFloat32) + 1.0
+    image[0, 0, 0], image[1, 0, 0] = 0.3, 0.9
+    display = scene_maps.add_map(volume, image, "confidence", SCSE).GetDisplayNode()
+    display.UpdateImageDataPipeline()
+    display.GetOutputImageDataConnection().GetProducer().Update()
+    shown = vtk_to_numpy(display.GetOutputImageData().GetPointData().GetScalars())
+    assert shown[:3, 3].tolist() == [255, 255, 0] and (shown[2:, 3] == 0).all()
+
+
 def test_a_map_is_shown_in_the_slice_views(scene):
     volume = volume_node(scene)
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     maps = scene_maps.add_maps(volume, with_maps(volume))
     chart = scene_maps.show_maps(volume, maps)
-    assert chart.GetTitle() == "Channel excitation, decoder 1 (U-Net scSE)"
+    assert chart is maps[-1]
     assert view.GetBackgroundVolumeID() == volume.GetID()
     assert view.GetForegroundVolumeID() == maps[1].GetID() and 0 < view.GetForegroundOpacity() < 1
     scene.RemoveNode(maps[1])
     assert view.GetForegroundVolumeID() is None and view.GetBackgroundVolumeID() == volume.GetID()
+
+
+def test_what_was_over_the_scan_before_a_map_comes_back(scene):
+    volume, other = volume_node(scene), volume_node(scene)
+    view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    view.SetForegroundVolumeID(other.GetID())
+    view.SetForegroundOpacity(0.25)
+    confidence, spatial, _ = scene_maps.add_maps(volume, with_maps(volume))
+    for node in (confidence, spatial):
+        scene_maps.show_maps(volume, (node,))
+        assert scene_maps.map_shown(volume) is node
+    scene_maps.hide_maps(volume)
+    assert view.GetForegroundVolumeID() == other.GetID() and view.GetForegroundOpacity() == 0.25
+    assert scene_maps.map_shown(volume) is None
+
+
+def looks(node):
+    display = node.GetDisplayNode()
+    return bool(display.GetVisibility2DFill()), bool(display.GetVisibility2DOutline()), bool(display.GetVisibility2D())
+
+
+def test_structures_do_not_hide_a_map(scene):
+    volume, node = segmented(scene, {INDEX: 17})
+    scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    (_, of_another) = segmented(scene)
+    node.GetDisplayNode().SetVisibility2DOutline(False)
+    maps = scene_maps.add_maps(volume, with_maps(volume))
+    scene_maps.show_maps(volume, maps)
+    assert looks(node) == (False, True, True) and looks(of_another) == (True, True, True)
+    scene_maps.outline(volume, False)
+    assert not looks(node)[2]
+    # One map after the other: what comes back is what was there before the first.
+    scene_maps.show_maps(volume, maps[:1], outlined=True)
+    scene_maps.hide_maps(volume)
+    assert looks(node) == (True, False, True)
+
+
+def test_the_fill_comes_back_in_a_scene_that_was_saved_with_a_map(scene, tmp_path):
+    volume, node = segmented(scene, {INDEX: 17})
+    scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
+    scene_maps.show_maps(volume, scene_maps.add_maps(volume, with_maps(volume)))
+    volume = saved_and_opened(scene, tmp_path)
+    node = scene_of_slicer.find(volume, "segmentation", SCSE)
+    assert looks(node)[0] is False and scene_maps.map_shown(volume) is not None
+    scene_maps.hide_maps(volume)
+    assert looks(node) == (True, True, True)
+
+
+@pytest.fixture
+def legends(scene):
+    """Slicer's colour legends in the scene."""
+    logic = slicer.vtkSlicerColorLogic()
+    logic.SetMRMLScene(scene)
+    yield lambda: nodes(scene, "vtkMRMLColorLegendDisplayNode")
+    del logic
+
+
+def test_a_legend_says_what_the_colours_mean(scene, legends):
+    volume = volume_node(scene)
+    confidence, spatial, _ = scene_maps.add_maps(volume, with_maps(volume))
+    compared = scene_maps.add_compared(volume, compare(two_variants(volume)))
+    found = {legend.GetDisplayableNode(): legend for legend in legends()}
+    assert set(found) == {confidence, spatial, compared.disagreement}
+    titles = [found[node].GetTitleText().split() for node in (confidence, spatial, compared.disagreement)]
+    assert titles[0][0] == "Confidence"
+    assert titles[1:] == [["Excitation,", "decoder", "1"], ["Variants", "that", "disagree"]]
+    assert all(legend.GetVisibility() and legend.GetPrimaryDisplayNode() for legend in found.values())
+    counts = found[compared.disagreement]
+    assert counts.GetNumberOfLabels() == 2 and counts.GetLabelFormat() == "%.0f"
+    display = compared.disagreement.GetDisplayNode()
+    assert (display.GetWindowLevelMin(), display.GetWindowLevelMax()) == (0, 1)
+
+
+def test_a_slicer_without_legends_shows_maps_all_the_same(scene, monkeypatch):
+    monkeypatch.delattr(slicer, "vtkSlicerColorLogic")
+    volume = volume_node(scene)
+    assert len(scene_maps.add_maps(volume, with_maps(volume))) == 3
+
+
+def test_the_colours_of_maps_are_sequential(scene):
+    volume = volume_node(scene)
+    viridis = slicer.vtkMRMLColorTableNode()
+    viridis.SetSingletonTag("FileViridis.txt")
+    viridis = scene.AddNode(viridis)
+    for node in scene_maps.add_maps(volume, with_maps(volume))[:2]:
+        assert node.GetDisplayNode().GetColorNode() is viridis
+    scene.RemoveNode(viridis)
+    colors = scene.GetNodeByID(scene_views.sequential_colors(scene))
+    light = []
+    for index in range(0, colors.GetNumberOfColors(), 15):
+        color = [0.0] * 4
+        colors.GetColor(index, color)
+        light.append(np.dot(color[:3], (0.2126, 0.7152, 0.0722)))
+    assert np.all(np.diff(light) > 0)
+
+
+def test_lines_of_a_plot_differ_and_its_title_names_them(scene):
+    volume = volume_node(scene)
+    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    series = [chart.GetNthPlotSeriesNode(index) for index in range(3)]
+    assert len({each.GetLineStyle() for each in series}) == len({each.GetColor() for each in series}) == 3
+    assert not chart.GetLegendVisibility() and chart.GetTitle().startswith("Decoder 1: mean (solid)")
+    assert chart.GetXAxisTitle() and chart.GetYAxisTitle()
+    assert not chart.GetYAxisRangeAuto() and chart.GetYAxisRange() == (0, 1)
+
+
+def test_a_plot_view_draws_our_chart_anew(scene):
+    view, drawn = slicer.vtkMRMLPlotViewNode(), []
+    view.SetLayoutName("Plot")
+    view = scene.AddNode(view)
+    view.AddObserver("AnyEvent", lambda caller, event: drawn.append(caller.GetPlotChartNodeID()))
+    other = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "Of someone else")
+    view.SetPlotChartNodeID(other.GetID())
+    drawn.clear()
+    scene_views.show_charts_again(scene)
+    assert not drawn
+    volume = volume_node(scene)
+    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    view.SetPlotChartNodeID(chart.GetID())
+    drawn.clear()
+    scene_views.show_charts_again(scene)
+    # The view lets all lines go before it draws them.
+    assert None in drawn and drawn[-1] == chart.GetID() == view.GetPlotChartNodeID()
 
 
 def test_maps_that_are_there_are_not_added_again(scene):
@@ -282,7 +417,7 @@ def volumes_of(segmentation):
 
 def test_a_comparison_says_where_and_how_much(scene):
     volume = volume_node(scene, directions=OBLIQUE)
-    compared = scene_maps.add_compared(volume, two_variants(volume), consensus=True)
+    compared = scene_maps.add_compared(volume, compare(two_variants(volume)), consensus=True)
     assert [node.GetName() for node in compared.segmentations] == [
         "T1 structures (U-Net)",
         "T1 structures (U-Net scSE)",
@@ -305,14 +440,41 @@ def test_a_comparison_says_where_and_how_much(scene):
 
 def test_variants_that_were_segmented_before_are_not_doubled(scene):
     volume = volume_node(scene)
-    variants, seen = two_variants(volume), []
+    variants = two_variants(volume)
     node = scene_of_slicer.add_segmentation(volume, variants[1])
-    before = len(nodes(scene))
-    compared = scene_maps.add_compared(volume, variants, progress=lambda fraction: seen.append(len(nodes(scene))))
-    # While it is compared, events are handled: no half of it may be seen.
-    assert set(seen) == {before}
+    compared = scene_maps.add_compared(volume, compare(variants))
     assert compared.segmentations[1] is node and compared.consensus is None
     assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
+
+
+def test_the_application_breathes_while_a_comparison_is_added_and_shows_one_segmentation(scene):
+    volume, seen = volume_node(scene), []
+
+    def pause():
+        shown = [node.GetDisplayVisibility() for node in nodes(scene, "vtkMRMLSegmentationNode")]
+        seen.append((len(shown), sum(shown)))
+
+    compared = scene_maps.add_compared(volume, compare(two_variants(volume)), consensus=True, pause=pause)
+    # One by one, and none of them in the views before the end.
+    assert seen == [(0, 0), (1, 0), (2, 0), (2, 0)]
+    assert [node.GetDisplayVisibility() for node in (*compared.segmentations, compared.consensus)] == [0, 0, 1]
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_what_is_cancelled_in_between_leaves_nothing_but_what_others_added(scene, steps):
+    volume = volume_node(scene)
+    before = {node.GetID() for node in nodes(scene)}
+    others = []
+
+    def pause():
+        others.append(scene.AddNewNodeByClass("vtkMRMLTextNode", "By someone else"))
+        if len(others) == steps:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        scene_maps.add_compared(volume, compare(two_variants(volume)), pause=pause)
+    left = [node for node in nodes(scene) if node.GetID() not in before]
+    assert [node for node in left if not node.IsA("vtkMRMLSubjectHierarchyNode")] == others
 
 
 def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
@@ -323,7 +485,7 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
     before = {node.GetID() for node in nodes(scene)}
     monkeypatch.setattr(scene_maps, "add_map", fails)
     with pytest.raises(MemoryError):
-        scene_maps.add_compared(volume, two_variants(volume))
+        scene_maps.add_compared(volume, compare(two_variants(volume)))
     left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}
     assert left <= {"vtkMRMLSubjectHierarchyNode"}
 
@@ -428,6 +590,42 @@ def test_surfaces_that_were_not_finished_are_dropped(scene):
     next(steps)
     scene_results.show_surfaces(node, False)
     assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
+
+
+@pytest.mark.parametrize("name", ["LPS", "left-handed", "oblique"])
+def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_path, name):
+    volume, array = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5)), np.zeros((11, 9, 7), np.uint8)
+    array[2:6, 2:6, 2:5], array[7:11, 2:7, 2:5] = 17, 53
+    node = scene_of_slicer.add_segmentation(volume, result_of(sitk.GetImageFromArray(array)))
+    labelmaps, settings = scene_results.labelmaps_of(node)
+    surfaces.write_request(tmp_path, labelmaps, settings)
+    told = []
+    surfaces.make(tmp_path, lambda **fields: told.append(fields))
+    made = surfaces.read(tmp_path, told[-1]["surfaces"])
+    assert len(made) == 31 and made["Left-Amygdala"] is None
+    assert told[0]["message"].startswith("Making surfaces: ") and told[0]["progress"] == 0
+    for segment, surface in made.items():
+        scene_results.add_surface(node, segment, surface)
+    scene_results.show_surfaces(node, True)
+    assert scene_results.has_surfaces(node) and scene_results.labelmaps_of(node)[0] == []
+    for segment in ("Left-Hippocampus", "Right-Hippocampus"):
+        here = node.GetClosedSurfaceInternalRepresentation(segment)
+        there = scene_results.surface_of(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
+        assert here.GetNumberOfPolys() == there.GetNumberOfPolys() > 100
+        for one, other in ((here.GetPoints(), there.GetPoints()), (here.GetPointData(), there.GetPointData())):
+            one, other = (
+                vtk_to_numpy(each.GetData() if each.IsA("vtkPoints") else each.GetNormals()) for each in (one, other)
+            )
+            np.testing.assert_allclose(one, other, atol=1e-3)
+        assert np.allclose(here.GetBounds(), there.GetBounds(), atol=1e-3)
+
+
+def test_surfaces_that_are_to_be_made_otherwise_are_left_to_slicer(scene):
+    _, node = segmented(scene, {INDEX: 17})
+    node.GetSegmentation().SetConversionParameter("Smoothing factor", "0.2")
+    assert scene_results.labelmaps_of(node)[1].smoothing == 0.2
+    node.GetSegmentation().SetConversionParameter("Joint smoothing", "1")
+    assert scene_results.labelmaps_of(node) is None
 
 
 # Sequences -----------------------------------------------------------------------------------------------------------

@@ -10,16 +10,19 @@ import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import background
+from SEBrainSegLib import background, surfaces
 from SEBrainSegLib.background import BackgroundSegmentation
+from SEBrainSegLib.differences import compare
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.job import Job
 from SEBrainSegLib.parameters import Parameters
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.structures import Code, Structure, structures
+from SEBrainSegLib.segmentation import Segmentation
+from SEBrainSegLib.structures import Code, Structure, selected, structures
 
 LIBRARY = Path(background.__file__).resolve().parent
 
@@ -29,7 +32,7 @@ import os, signal, sys, time
 import SimpleITK as sitk
 from .errors import SEBrainSegError, UnlikelyError
 from .segmentation import Excitation, Segmentation
-from .structures import Code, Structure, structures
+from .structures import Code, Structure, selected, structures
 
 def run(image, job, progress=None, cancelled=None):
     what = os.environ.get("STAND_IN", "")
@@ -56,6 +59,9 @@ def one(image, job, chosen, progress):
         spleen = Structure(300, "Rate | spleen — Milz", (1, 2, 255), *3 * [Code("SCT", "78961009", "Spleen")])
         return Segmentation(sitk.Cast(image > 0, sitk.sitkUInt16) * 300, {300: 1.5}, "cpu", (spleen,), chosen)
     sure = sitk.Cast(image, sitk.sitkFloat32) / 200 if job.confidence else None
+    if os.environ.get("STAND_IN") == "two structures":
+        labels = sitk.Cast(image > 50, sitk.sitkUInt8) * 17
+        return Segmentation(labels, {17: 2.25, 53: 0.0}, "cpu", selected("Hippocampus"), chosen, 3.5)
     excitation = Excitation(job.excitation, sitk.Cast(image, sitk.sitkFloat32) / 100, (0.25,), (0.5,))
     return Segmentation(
         sitk.Cast(image > 0, sitk.sitkUInt8) * 17, {17: 2.25, 53: 0.0}, "cpu", structures(), chosen, 3.5,
@@ -131,9 +137,9 @@ class Listener:
     def progress(self, fraction, message):
         self.told.append((fraction, message))
 
-    def finished(self, segmentations):
-        self.found = segmentations
-        self.told.append(("finished", segmentations[0].device))
+    def finished(self, found):
+        self.found = found
+        self.told.append(("finished", found[0].device if isinstance(found, tuple) else ""))
 
     @property
     def labels(self):
@@ -156,9 +162,9 @@ class Listener:
         return outcomes[0]
 
 
-def run_to_end(image, job=None):
+def run_to_end(image, job=None, known=()):
     listener = Listener()
-    listener.run.start(image, job or Job())
+    listener.run.start(image, job or Job(), known)
     listener.run.process.wait()
     return listener
 
@@ -196,6 +202,71 @@ def test_all_that_was_asked_for_comes_back_for_every_choice(library, temporary, 
 def test_what_was_not_asked_for_does_not_come(library, temporary, image):
     found = run_to_end(image).found[0]
     assert found.confidence is None and found.confidences == {} and found.excitation is None
+
+
+def made_before(image, parameters):
+    """A segmentation that finds more than the stand-in does: also where there is nothing."""
+    labels = sitk.Cast(image > -1, sitk.sitkUInt8) * 17
+    return Segmentation(labels, {17: 9.0, 53: 0.0}, "cpu", selected("Hippocampus"), parameters)
+
+
+def test_what_is_new_and_what_was_made_before_is_compared_in_the_child(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "two structures")
+    first, second = Parameters(se="none"), Parameters(se="scse")
+    known = made_before(image, second)
+    listener = run_to_end(image, Job((first,), compared=(first, second)), known=(known,))
+    found = listener.found
+    assert [each.parameters for each in found.segmentations] == [first, second] and found.pairs == ((0, 1),)
+    here = compare((found.segmentations[0], known))
+    assert sitk.GetArrayFromImage(found.disagreement).tolist() == sitk.GetArrayFromImage(here.disagreement).tolist()
+    assert 0 < sitk.GetArrayFromImage(found.disagreement).sum() < image.GetNumberOfPixels()
+    np.testing.assert_array_equal(found.dice, here.dice)
+    np.testing.assert_array_equal(found.volumes, here.volumes)
+    assert found.consensus().volumes == here.consensus().volumes
+    assert (1.0, "Comparing the segmentations") in listener.told and not list(temporary.iterdir())
+    fractions = [each[0] for each in listener.told if isinstance(each[0], float)]
+    assert fractions == sorted(fractions)
+
+
+def test_what_was_all_made_before_is_compared_without_a_network(library, temporary, image, monkeypatch):
+    monkeypatch.setenv("STAND_IN", "bug")
+    choices = Parameters(se="none"), Parameters(se="scse")
+    known = tuple(made_before(image, each) for each in choices)
+    found = run_to_end(image, Job((), compared=choices), known=known).found
+    assert [each.parameters for each in found.segmentations] == list(choices)
+    assert not sitk.GetArrayFromImage(found.disagreement).any() and found.dice[0, 0] == 1
+
+
+def test_what_cannot_be_compared_is_said(library, temporary, image):
+    choices = Parameters(se="none"), Parameters(se="scse")
+    known = made_before(image, choices[0]), made_before(image[1:, :, :], choices[1])
+    kind, sentence = run_to_end(image, Job((), compared=choices), known=known).outcome()
+    assert kind == "failed" and "not of one volume" in sentence
+
+
+def test_surfaces_come_from_a_child_process(library, temporary, image):
+    pytest.importorskip("vtkmodules")
+    labels = np.zeros((8, 8, 8), np.uint8)
+    labels[2:6, 2:6, 2:6] = 17
+    labelmap = surfaces.Labelmap(labels, np.diag((1.0, 1, 1, 1)), (("a", "Structure A", 17), ("b", "Structure B", 53)))
+    listener = Listener()
+    listener.run.start_surfaces([labelmap], surfaces.Settings())
+    listener.run.process.wait()
+    assert not listener.run.running and not list(temporary.iterdir())
+    assert listener.found["b"] is None and (0.5, "Making surfaces: Structure B") in listener.told
+    points = listener.found["a"].points
+    assert np.abs(points.min(axis=0) - 2).max() < 1 and np.abs(points.max(axis=0) - 5).max() < 1
+    # Its normals look outwards.
+    assert ((points - 3.5) * listener.found["a"].normals).sum(axis=1).min() > 0
+
+
+def test_a_python_without_vtk_is_said(library, temporary):
+    (library / "vtkmodules.py").write_text("raise ModuleNotFoundError('No module named vtkmodules', name='vtkmodules')")
+    labelmap = surfaces.Labelmap(np.ones((2, 2, 2), np.uint8), np.eye(4), (("a", "A", 1),))
+    listener = Listener()
+    listener.run.start_surfaces([labelmap], surfaces.Settings())
+    listener.run.process.wait()
+    assert listener.told[-1][0] == "failed" and "vtkmodules" in listener.told[-1][1]
 
 
 @pytest.mark.parametrize("name", ["abdomen-ct", '--Bjørn\'s "CT" 100 %'])

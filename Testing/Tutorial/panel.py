@@ -15,6 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "SEBrainSeg"), str(ROOT / "Testing" / "Python")]
 
 import test_module_ui as stand_ins  # noqa: E402
+from SEBrainSegLib.differences import compare  # noqa: E402
 from SEBrainSegLib.inference import run  # noqa: E402
 from test_module_ui import application, models, module  # noqa: E402, F401
 
@@ -26,7 +27,9 @@ class Run(stand_ins.Run):
     """The segmentation itself, where a child process would do it."""
 
     def finish(self):
-        self.end(self.finished, run(*self.started))
+        image, job = self.started
+        found = run(image, job) if job.choices else ()
+        self.end(self.finished, compare(job.in_order(found, self.known)) if job.compared else found)
 
 
 def test_the_panel(module, application, monkeypatch):  # noqa: F811
@@ -49,7 +52,6 @@ def test_the_panel(module, application, monkeypatch):  # noqa: F811
     panel = widget.layout.itemAt(0).widget()
     panel.resize(WIDTH, HEIGHT)
     panel.show()
-    for section in ("compareCollapsibleButton", "mapsCollapsibleButton", "resultCollapsibleButton"):
-        getattr(widget.ui, section).expand()
+    widget.ui.mapsCollapsibleButton.collapsed = False
     application.processEvents()
     assert panel.grab().save(str(ROOT / "Resources/Tutorial/panel.png"))

@@ -8,6 +8,7 @@ Needs slicer-core (the extra "test"); takes a few minutes.
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import SimpleITK as sitk
 import slicer
@@ -17,6 +18,7 @@ from vtk.util.numpy_support import vtk_to_numpy
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "SEBrainSeg"))
 
+from SEBrainSegLib.differences import compare  # noqa: E402
 from SEBrainSegLib.inference import run  # noqa: E402
 from SEBrainSegLib.job import Job  # noqa: E402
 from SEBrainSegLib.parameters import Parameters  # noqa: E402
@@ -38,10 +40,23 @@ class Application:
         colors.SetMRMLScene(self.scene)
         colors.AddDefaultColorNodes()
         self.logic.SetModuleLogic("Colors", colors)
+        self.legends = slicer.vtkSlicerColorLogic()
+        self.legends.SetMRMLScene(self.scene)
+        self.add_viridis()
         self.volumes, self.segmentations = slicer.vtkSlicerVolumesLogic(), slicer.vtkSlicerSegmentationsModuleLogic()
         for each in (self.volumes, self.segmentations):
             each.SetMRMLApplicationLogic(self.logic)
             each.SetMRMLScene(self.scene)
+
+    def add_viridis(self):
+        """Add the colours that Slicer reads from a file."""
+        node = slicer.vtkMRMLColorTableNode()
+        node.SetSingletonTag("FileViridis.txt")
+        node.SetTypeToUser()
+        node.SetNumberOfColors(256)
+        for index, color in enumerate(matplotlib.colormaps["viridis"](np.arange(256))):
+            node.SetColor(index, str(index), *(float(channel) for channel in color))
+        self.scene.AddNode(node)
 
     def window(self, managers, node, size=SIZE):
         """A window without a screen whose contents displayable managers draw for a view node."""
@@ -83,7 +98,8 @@ def slice_view(application, volume, orientation, offset, over=None, segmented=Tr
     composite.SetBackgroundVolumeID(volume.GetID())
     if over is not None:
         composite.SetForegroundVolumeID(over.GetID())
-        composite.SetForegroundOpacity(0.6)
+        # As scene_views.show_over() has it.
+        composite.SetForegroundOpacity(0.9 if "disagreement" in over.GetName() else 0.5)
     logic.FitSliceToAll(*SIZE)
     logic.SetSliceOffset(offset)
     logic.UpdatePipeline()
@@ -97,6 +113,9 @@ def slice_view(application, volume, orientation, offset, over=None, segmented=Tr
         # Drawn on black, so that what lies beneath can be added.
         image = np.where(drawn.any(axis=2, keepdims=True), drawn + (1 - OUTLINED) * image, image)
         del group
+    if over is not None:
+        legend = legend_of(over)
+        image = np.where(legend.any(axis=2, keepdims=True), legend, image)
     return np.clip(image, 0, 255).astype(np.uint8)
 
 
@@ -127,24 +146,69 @@ def surface_view(application, node):
     return picture
 
 
-def chart_view(chart_node):
-    """What a plot chart node shows: all of its series are of one table."""
-    columns = chart_node.GetNthPlotSeriesNode(0).GetTableNode().GetTable()
+def chart_view(chart_node, size=SIZE):
+    """What a plot view shows of a chart node, whose series are of one table."""
     view, chart = vtk.vtkContextView(), vtk.vtkChartXY()
     view.GetRenderer().SetBackground(1, 1, 1)
     view.GetRenderWindow().SetOffScreenRendering(1)
-    view.GetRenderWindow().SetSize(*SIZE)
+    view.GetRenderWindow().SetSize(*size)
     view.GetScene().AddItem(chart)
-    for column, color in zip(range(1, columns.GetNumberOfColumns()), ((200, 60, 60), (60, 90, 200), (90, 90, 90))):
+    for index in range(chart_node.GetNumberOfPlotSeriesNodes()):
+        series = chart_node.GetNthPlotSeriesNode(index)
         line = chart.AddPlot(vtk.vtkChart.LINE)
-        line.SetInputData(columns, 0, column)
-        line.SetColor(*color, 255)
-        line.SetWidth(2)
-        line.SetLabel(columns.GetColumnName(column))
-    chart.SetShowLegend(True)
-    chart.GetAxis(vtk.vtkAxis.BOTTOM).SetTitle("channel")
-    chart.GetAxis(vtk.vtkAxis.LEFT).SetTitle("excitation")
+        line.SetInputData(series.GetTableNode().GetTable(), series.GetXColumnName(), series.GetYColumnName())
+        line.SetColor(*(round(255 * channel) for channel in series.GetColor()), 255)
+        line.SetWidth(series.GetLineWidth())
+        styles = {series.LineStyleSolid: 1, series.LineStyleDash: 2, series.LineStyleDot: 3}
+        line.GetPen().SetLineType(styles[series.GetLineStyle()])
+        line.SetLabel(series.GetName())
+    chart.SetShowLegend(chart_node.GetLegendVisibility())
+    chart.SetTitle(chart_node.GetTitle())
+    chart.GetTitleProperties().SetFontSize(chart_node.GetTitleFontSize())
+    titles = {vtk.vtkAxis.BOTTOM: chart_node.GetXAxisTitle(), vtk.vtkAxis.LEFT: chart_node.GetYAxisTitle()}
+    for which, title in titles.items():
+        axis = chart.GetAxis(which)
+        axis.SetTitle(title)
+        axis.GetTitleProperties().SetFontSize(chart_node.GetAxisTitleFontSize())
+        axis.GetTitleProperties().SetBold(False)
+        axis.GetLabelProperties().SetFontSize(chart_node.GetAxisLabelFontSize())
+    if not chart_node.GetYAxisRangeAuto():
+        chart.GetAxis(vtk.vtkAxis.LEFT).SetBehavior(vtk.vtkAxis.FIXED)
+        chart.GetAxis(vtk.vtkAxis.LEFT).SetRange(*chart_node.GetYAxisRange())
     return grabbed(view.GetRenderWindow())
+
+
+def legend_of(node):
+    """The colour legend of a map on black, as a slice view shows it."""
+    display, count = node.GetDisplayNode(), node.GetNumberOfDisplayNodes()
+    legend = next(node.GetNthDisplayNode(index) for index in range(1, count))
+    bar, renderer, window = vtk.vtkScalarBarActor(), vtk.vtkRenderer(), vtk.vtkRenderWindow()
+    colors = vtk.vtkLookupTable()
+    colors.DeepCopy(display.GetColorNode().GetLookupTable())
+    colors.SetRange(display.GetWindowLevelMin(), display.GetWindowLevelMax())
+    bar.SetLookupTable(colors)
+    bar.SetTitle(legend.GetTitleText())
+    bar.SetNumberOfLabels(legend.GetNumberOfLabels())
+    # VTK 9.6 has another notation.
+    bar.SetLabelFormat("{:" + legend.GetLabelFormat()[1:] + "}")
+    size, position = legend.GetSize(), legend.GetPosition()
+    bar.SetPosition(*(place * (1 - side) for place, side in zip(position, size)))
+    bar.SetWidth(size[0])
+    bar.SetHeight(size[1])
+    bar.SetTextPositionToPrecedeScalarBar()
+    bar.GetTitleTextProperty().SetJustificationToRight()
+    bar.UnconstrainedFontSizeOn()
+    for text, of_legend in (
+        (bar.GetTitleTextProperty(), legend.GetTitleTextProperty()),
+        (bar.GetLabelTextProperty(), legend.GetLabelTextProperty()),
+    ):
+        text.SetFontSize(of_legend.GetFontSize())
+        text.ItalicOff()
+    renderer.AddViewProp(bar)
+    window.SetOffScreenRendering(1)
+    window.SetSize(*SIZE)
+    window.AddRenderer(renderer)
+    return grabbed(window)
 
 
 def write(path, *pictures):
@@ -163,7 +227,7 @@ def main(folder):
     image = scene.image_of(volume)
     plain, recalibrated = run(image, Job((Parameters(se="none"), Parameters(se="scse")), confidence=True))
     (looked_at,) = run(image, Job((Parameters(se="scse"),), excitation=BLOCK))
-    compared = scene_maps.add_compared(volume, (plain, recalibrated))
+    compared = scene_maps.add_compared(volume, compare((plain, recalibrated)))
     spatial, channels = scene_maps.add_maps(volume, looked_at)
     (confidence,) = scene_maps.add_maps(volume, recalibrated)
     for node in compared.segmentations:

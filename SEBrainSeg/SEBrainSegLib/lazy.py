@@ -1,0 +1,16 @@
+"""SimpleITK, imported when it is first used: it takes a while, for which a user would wait as the panel opens."""
+
+import importlib
+
+
+class Lazy:
+    """A module that is imported when something of it is first asked for."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def __getattr__(self, attribute):
+        return getattr(importlib.import_module(self.name), attribute)
+
+
+sitk = Lazy("SimpleITK")
