@@ -1,9 +1,12 @@
 """``python -m SEBrainSegLib.training.queue RECIPE DATA_DIR --run DIR``: train every network of a recipe file.
 
-A recipe file (JSON) has the settings that all its trainings share and a list ``trainings``, each with a ``name`` and
-what it has of its own; :data:`DEFAULTS` lists them. DATA_DIR holds ``malc`` and, unless a recipe does without,
-``freesurfer``, ``labelmaps`` and ``validation``. What has no model file ``DIR/NAME.pt`` yet is trained, on a GPU if there
-is one, else one process a core with one thread each. The command can be stopped at any moment; the same one goes on.
+A recipe file (JSON) names the MALC scans that are ``held_out`` and, if the curves are to be measured with them, the
+scans of ``validation``; it has the settings that all its trainings share and a list ``trainings``, each with a ``name``
+and what it has of its own; :data:`DEFAULTS` lists them. DATA_DIR holds ``malc``, ``freesurfer``, ``labelmaps`` and
+``validation``; what no training needs is not read.
+
+What has no model file ``DIR/NAME.pt`` yet is trained, on a GPU if there is one, else one process a core with one thread
+each. The command can be stopped at any moment; the same one goes on.
 """
 
 import argparse
@@ -22,10 +25,12 @@ import torch
 from .. import devices, memory
 from ..errors import SEBrainSegError
 from ..model import write_model
-from ..structures import structures
+from ..structures import IGNORED, structures
+from ..volume import BRAIN_SPACING
 from ..zoo import PROTOCOLS
 from . import patterns
-from .recipes import BrainRecipe
+from .pairs import find_pairs
+from .recipes import BrainRecipe, GeneralRecipe, LabelledImage
 from .scans import head_labels, labelled_scans
 from .train import duration, fit
 
@@ -43,6 +48,7 @@ DEFAULTS = {
     "learning_rate": 4e-3,
     "loss": "plain",
     "average": 0.0,
+    "data": "heads",  # or "malc": its scans alone, as in the paper, by the general recipe
     "real_share": 0.0,
 }
 NETWORK = ("architecture", "se", "aggregation", "reduction", "placement", "width", "slices")
@@ -58,11 +64,13 @@ class Material:
         scans: labelled scans of both protocols to train on.
         heads: label maps, with patterns.
         held_out: labelled scans that the curves are measured with; nothing is chosen by them.
+        images: the MALC scans to train on as the general recipe takes them.
     """
 
-    scans: list
-    heads: list
+    scans: list = field(default_factory=list)
+    heads: list = field(default_factory=list)
     held_out: list = field(default_factory=list)
+    images: list = field(default_factory=list)
 
 
 def read_recipe(path):
@@ -88,15 +96,32 @@ def read_recipe(path):
 def load_material(data, trainings, held_out, validation):
     """Read what the trainings need from a folder; said as it takes a minute or two."""
     print(f"Reading {data}.", flush=True)
-    scans = labelled_scans(data / "malc")
-    training = [scan for scan in scans if scan.name not in held_out]
-    if any(each["real_share"] for each in trainings):
-        training += labelled_scans(data / "freesurfer", protocol="freesurfer")
-    heads = head_labels(data / "labelmaps")
-    patterns.lay_over(heads, [scan for scan in training if scan.protocol == "manual"])
-    curves = [scan for scan in scans if scan.name in held_out] if validation else []
-    curves += labelled_scans(data / "validation", validation, "freesurfer") if validation else []
-    return Material(training, heads, curves)
+    material, kinds = Material(), {each["data"] for each in trainings}
+    if "malc" in kinds:
+        pairs = [pair for pair in find_pairs(data / "malc") if pair.name not in held_out]
+        material.images = [LabelledImage(pair, structures(), BRAIN_SPACING, None, IGNORED) for pair in pairs]
+    if "heads" in kinds:
+        scans = labelled_scans(data / "malc")
+        material.scans = [scan for scan in scans if scan.name not in held_out]
+        material.heads = head_labels(data / "labelmaps")
+        patterns.lay_over(material.heads, material.scans)
+        if any(each["real_share"] for each in trainings):
+            material.scans += labelled_scans(data / "freesurfer", protocol="freesurfer")
+        if validation:
+            material.held_out = [scan for scan in scans if scan.name in held_out]
+            material.held_out += labelled_scans(data / "validation", validation, "freesurfer")
+    return material
+
+
+def recipe_of(training, material):
+    """Return what a training draws its batches from, and the protocols and the table that its model file names."""
+    if training["data"] == "malc":
+        recipe = GeneralRecipe(material.images, [], training["view"], structures(), BRAIN_SPACING, None)
+        return recipe, (), structures()
+    recipe = BrainRecipe(
+        material.scans, material.heads, material.held_out, training["view"], training["slices"], training["real_share"]
+    )
+    return recipe, PROTOCOLS, None
 
 
 def train(training, material, run, device, threads, workers):
@@ -105,11 +130,9 @@ def train(training, material, run, device, threads, workers):
     memory.keep_what_is_freed()
     folder = run / training["name"]
     folder.mkdir(parents=True, exist_ok=True)
-    recipe = BrainRecipe(
-        material.scans, material.heads, material.held_out, training["view"], training["slices"], training["real_share"]
-    )
+    recipe, protocols, table = recipe_of(training, material)
     configuration = {name: training[name] for name in NETWORK}
-    configuration["classes"] = len(PROTOCOLS) * (len(structures()) + 1)
+    configuration["classes"] = max(1, len(protocols)) * (len(structures()) + 1)
     with open(folder / "log", "a", encoding="utf-8") as log:
         network = fit(
             configuration,
@@ -126,7 +149,7 @@ def train(training, material, run, device, threads, workers):
             choose_best=False,
             echo=lambda text: print(text, file=log, flush=True),
         )
-    write_model(run / f"{training['name']}.pt", network, configuration, training["view"], PROTOCOLS)
+    write_model(run / f"{training['name']}.pt", network, configuration, training["view"], protocols, table)
 
 
 def progress(run, training):

@@ -7,8 +7,8 @@ A recipe has
 - ``slices``: the odd number of neighbouring slices that the network is given together;
 - ``draw(rng, shape, cropped)``: these ``(slices, H, W)``, the classes ``(H, W)`` of the middle one and the index of its
   protocol;
-- ``validation()``: of every scan held out all slices ``(N, H, W)``, the numbers of those to validate with, the classes of
-  these and the index of their protocol;
+- ``validation()``: of every scan held out all slices ``(N, H, W)``, the numbers of those to validate with, the classes
+  of these and the index of their protocol;
 - ``description()``: what of it decides the batches, in plain numbers and words.
 """
 
