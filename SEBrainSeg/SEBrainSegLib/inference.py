@@ -270,7 +270,8 @@ def brain_box(model, array, device, batch_done, sureness=None):
     axis, slices = VIEWS[model.view], slices_of(array, model.view)
     low, high = np.array(slices.shape), np.zeros(3, int)
     shapes = sitk.LabelShapeStatisticsImageFilter()
-    for first, logits in logits_of_slices(model.network, slices[::APART], device, model.smoothing):
+    probed = range(0, len(slices), APART)
+    for first, logits in logits_of_slices(model.network, slices, device, model.smoothing, probed):
         mask = logits.argmax(dim=1) > 0
         if sureness is not None:
             sureness.take(logits, mask)
@@ -385,8 +386,10 @@ def class_numbers(model):
     return torch.uint8 if len(model.structures) < 256 else torch.int32
 
 
-def logits_of_slices(network, slices, device, smoothing=()):
+def logits_of_slices(network, slices, device, smoothing=(), numbers=None):
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
+
+    A network that takes several slices gets the neighbours of each; beyond the first and the last, these are repeated.
 
     They are computed in the device's :func:`.devices.precision`, but for networks that unpool: rounding moves maxima
     whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
@@ -394,9 +397,14 @@ def logits_of_slices(network, slices, device, smoothing=()):
     Args:
         slices: tensor on any device.
         smoothing: see :class:`~.model.Model`.
+        numbers: of the slices to compute; ``None``: all. ``first`` counts among them.
     """
     slices = slices.to(device)
-    count, rows, columns = slices.shape
+    last_slice, rows, columns = len(slices) - 1, *slices.shape[1:]
+    reach = network.slices // 2
+    neighbours = torch.arange(-reach, reach + 1, device=device)
+    numbers = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
+    count = len(numbers)
     last_row, last_column = padded((rows, columns))
     network = network.to(device, memory_format=torch.channels_last)
     first, size = 0, devices.batch(device, last_row * last_column)
@@ -404,11 +412,12 @@ def logits_of_slices(network, slices, device, smoothing=()):
     reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
         try:
-            batch = slices[first : first + size]
+            wanted = (numbers[first : first + size, None] + neighbours).clamp(0, last_slice)
+            batch = slices[wanted.flatten()]
             batch = smoothed(batch, batch.new_tensor(smoothing)) if smoothing else batch
             batch = functional.pad(batch, (0, last_column - columns, 0, last_row - rows))
             with torch.inference_mode(), reduced:
-                logits = network(batch[:, None].contiguous())[:, :, :rows, :columns]
+                logits = network(batch.unflatten(0, wanted.shape).contiguous())[:, :, :rows, :columns]
         except RuntimeError as error:
             if size == 1 or not devices.is_out_of_memory(error):
                 raise

@@ -72,9 +72,12 @@ class EncoderDecoder(nn.Module):
         placement: the blocks that an SE block follows: ``"encoder"``, ``"decoder"``, ``"both"`` (the paper) or
             ``"all"``, the bottleneck too.
         se_bias: whether SE layers carry biases.
+        slices: odd number of neighbouring slices that enter together, as channels (the paper: 1); the middle one is
+            labelled.
 
     Raises:
-        ValueError: ``kernel`` is even, or ``se``, ``aggregation`` or ``placement`` is unknown or does not fit.
+        ValueError: ``kernel`` or ``slices`` is even, or ``se``, ``aggregation`` or ``placement`` is unknown or does not
+            fit.
     """
 
     def __init__(
@@ -88,8 +91,12 @@ class EncoderDecoder(nn.Module):
         aggregation="max",
         placement="both",
         se_bias=True,
+        slices=1,
     ):
         super().__init__()
+        if slices % 2 == 0:
+            raise ValueError(f"The number of slices must be odd for one to be in the middle, not {slices}.")
+        self.slices = slices
         if kernel % 2 == 0:
             raise ValueError(f"The kernel size must be odd to keep the size of a slice, not {kernel}.")
         if aggregation not in AGGREGATIONS:
@@ -104,7 +111,7 @@ class EncoderDecoder(nn.Module):
             return Block(layers, *recalibration(placed, width, reduction, aggregation, se_bias))
 
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
-        skips, channels = [], 1
+        skips, channels = [], slices
         for _ in range(depth):
             self.encoders.append(block(channels, ("encoder", "both", "all")))
             channels = self.encoders[-1].out_channels
@@ -120,7 +127,7 @@ class EncoderDecoder(nn.Module):
         """Raise :class:`ValueError` if this network cannot hold such SE blocks."""
 
     def forward(self, x):
-        """Map slices ``(N, 1, H, W)`` to logits ``(N, classes, H, W)``."""
+        """Map slices ``(N, slices, H, W)`` to logits ``(N, classes, H, W)`` of the middle one."""
         skips = []
         for encoder in self.encoders:
             skip = encoder(x)

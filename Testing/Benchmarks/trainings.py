@@ -16,8 +16,10 @@ from SEBrainSegLib.model import read_model, write_model
 from SEBrainSegLib.networks import parameters
 from SEBrainSegLib.results import check_writable
 from SEBrainSegLib.structures import structures
+from SEBrainSegLib.training import patterns
+from SEBrainSegLib.training.recipes import BrainRecipe
 from SEBrainSegLib.training.scans import head_labels, labelled_scans
-from SEBrainSegLib.training.train import TimeUp, train
+from SEBrainSegLib.training.train import TimeUp, fit
 from SEBrainSegLib.zoo import PROTOCOLS
 
 WIDTH, VIEW, SEED = 32, "coronal", 0
@@ -54,15 +56,14 @@ def train_missing(trainings, data, steps, minutes):
         print(f"{path.stem}:", file=sys.stderr)
         configuration = {"architecture": "unet", "classes": len(PROTOCOLS) * (len(structures()) + 1), "width": WIDTH}
         configuration.update(chosen)
-        network = train(
+        chosen_scans = [scan for scan in scans if scan.name in names]
+        patterns.lay_over(heads, chosen_scans)
+        network = fit(
             configuration,
-            [scan for scan in scans if scan.name in names],
-            heads,
-            [],
+            BrainRecipe(chosen_scans, heads, [], VIEW),
             path.with_suffix(""),
             steps,
             minutes - (time.monotonic() - started) / 60,
-            view=VIEW,
             seed=SEED,
             device="cuda" if torch.cuda.is_available() else "cpu",
             echo=lambda text: print(text, file=sys.stderr, flush=True),

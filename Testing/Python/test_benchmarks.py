@@ -329,6 +329,8 @@ def test_time_is_that_of_the_forward_pass_after_a_warm_up(monkeypatch):
     order = []
 
     class Timed(torch.nn.Module):
+        slices = 1
+
         def __init__(self, name, *walls):
             super().__init__()
             self.name, self.walls = name, list(walls)
@@ -440,7 +442,7 @@ def data(tmp_path, monkeypatch):
 
 def scans_named(folder, names):
     """Stand in for the reading of the scans to train on."""
-    return [SimpleNamespace(name=name) for name in sorted(names)]
+    return [SimpleNamespace(name=name, protocol="manual") for name in sorted(names)]
 
 
 @pytest.fixture
@@ -448,16 +450,18 @@ def trained(monkeypatch):
     """Stand in for the training; the list takes the configuration and other arguments of every call."""
     calls = []
 
-    def train(configuration, scans, heads, held_out, folder, steps, minutes, **others):
+    def fit(configuration, recipe, folder, steps, minutes, **others):
         if len(calls) == calls_until_time_is_up[0]:
             raise trainings.TimeUp("the time is up", None)
+        scans = recipe.scans
         calls.append(SimpleNamespace(configuration=configuration, scans=scans, folder=folder, steps=steps, **others))
         arguments = {key: value for key, value in configuration.items() if key != "architecture"}
         return UNet(**arguments).eval()
 
     calls_until_time_is_up = [None]
     monkeypatch.setattr(trainings, "WIDTH", 8)
-    monkeypatch.setattr(trainings, "train", train)
+    monkeypatch.setattr(trainings, "fit", fit)
+    monkeypatch.setattr(trainings.patterns, "lay_over", lambda heads, scans: None)
     monkeypatch.setattr(trainings, "labelled_scans", scans_named)
     monkeypatch.setattr(trainings, "head_labels", lambda folder: ["head"])
     return SimpleNamespace(calls=calls, until=calls_until_time_is_up)

@@ -336,6 +336,8 @@ def test_the_conformed_grid_holds_any_image(grid):
 class Blind(torch.nn.Module):
     """Stand-in for a network that sees no brain."""
 
+    slices = 1
+
     def forward(self, x):
         return torch.zeros(len(x), 32, *x.shape[2:]) + torch.eye(32)[0][:, None, None]
 

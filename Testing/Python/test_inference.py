@@ -18,6 +18,8 @@ LEVELS = ((0.25, 16), (0.45, 49), (0.65, 41), (0.85, 2))
 class ByIntensity(torch.nn.Module):
     """Stand-in for a trained network: the class of a pixel is a step function of its intensity."""
 
+    slices = 1
+
     def __init__(self):
         super().__init__()
         self.batches = 0
@@ -142,6 +144,8 @@ def test_a_brain_at_the_border_of_a_large_scan_is_whole(network):
 class Says(torch.nn.Module):
     """Stand-in for a network of one view: the same logits everywhere, by FreeSurfer id."""
 
+    slices = 1
+
     def __init__(self, logits):
         super().__init__()
         self.logits = torch.full((32,), -20.0)
@@ -196,6 +200,29 @@ def test_sagittal_slices_alone_get_their_sides_from_the_brain(network):
     image = phantom(centred(matrix, size), size)
     expected, found = (segment(image, device="cpu", view=view) for view in ("coronal", "sagittal"))
     np.testing.assert_array_equal(*(sitk.GetArrayFromImage(each.labels) for each in (expected, found)))
+
+
+def test_a_network_of_several_slices_gets_the_neighbours_of_each():
+    class Sees(torch.nn.Module):
+        slices = 5
+
+        def forward(self, x):
+            seen.append(x)
+            return x.mean(dim=1, keepdim=True)
+
+    seen, stack = [], torch.arange(9.0)[:, None, None].expand(9, 16, 16)
+    found = torch.cat([logits for _, logits in inference.logits_of_slices(Sees(), stack, torch.device("cpu"))])
+    assert found.shape == (9, 1, 16, 16)
+    # Beyond the first and the last slice, these are repeated.
+    for number, slab in enumerate(torch.cat(seen)):
+        expected = [min(max(number + step, 0), 8) for step in (-2, -1, 0, 1, 2)]
+        assert slab[:, 3, 4].tolist() == expected
+    seen.clear()
+    firsts = [
+        first for first, _ in inference.logits_of_slices(Sees(), stack, torch.device("cpu"), numbers=range(0, 9, 4))
+    ]
+    assert firsts[0] == 0 and torch.cat(seen)[:, 2, 0, 0].tolist() == [0, 4, 8]
+    assert torch.cat(seen)[1, :, 0, 0].tolist() == [2, 3, 4, 5, 6]
 
 
 def test_progress_rises_to_one_and_names_what_happens(network):

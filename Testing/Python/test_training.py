@@ -23,7 +23,7 @@ from SEBrainSegLib.training.pairs import Pair
 from SEBrainSegLib.training.recipes import BrainRecipe
 from SEBrainSegLib.training.scans import HeadLabels, LabelledScan, head_labels, labelled_scans
 from SEBrainSegLib.training.synthesis import blur, scanner_effects, synthesise, tissue_intensities
-from SEBrainSegLib.training.train import TimeUp, learning_rate, start_from, train
+from SEBrainSegLib.training.train import TimeUp, fit, learning_rate, start_from
 
 # World extent of the toy head (R, A, S in mm), each side of another length.
 FIRST, LAST = np.array([-14, -17, -11]), np.array([14, 15, 12])
@@ -329,7 +329,7 @@ def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
             continue
         columns = torch.arange(40.0).expand(40, 40)
         assert columns[on_left].mean() < columns[on_right].mean()
-        ratio = float(image[on_left].mean() / image[on_right].mean())
+        ratio = float(image[0, on_left].mean() / image[0, on_right].mean())
         # Synthesised slices have sides alike, whatever the scan.
         if protocol == recipes.MANUAL and not 0.8 < ratio < 1.25:
             brighter.append("left" if ratio > 1 else "right")
@@ -345,23 +345,31 @@ def test_slices_without_deformation_are_the_volume(scans, heads, monkeypatch):
     classes = scans[0].classes
     centre = np.array([40, 45, 46])
     rng = np.random.default_rng(0)
-    positions = deformation.slice_positions(rng, "coronal", (5, 7), centre, 2, False)
-    assert torch.equal(deformation.nearest(classes, positions), classes[38:43, 47, 43:50])
-    positions = deformation.slice_positions(rng, "axial", (5, 7), centre, -1, False)
-    assert torch.equal(deformation.nearest(classes, positions), classes[39, 43:48, 43:50])
-    positions = deformation.slice_positions(rng, "sagittal", (5, 7), centre, 0, False, shift=(1, -2))
-    assert torch.equal(deformation.nearest(classes, positions), classes[39:44, 40:47, 46])
-    positions = deformation.slice_positions(rng, "coronal", (5, 7), centre, 2, True)
-    assert torch.equal(deformation.nearest(classes, positions), classes[38:43, 47, 43:50].flip(1))
-    assert torch.equal(
-        deformation.linear(classes.float(), positions).round(), classes[38:43, 47, 43:50].flip(1).float()
-    )
+
+    def slices(*arguments, **others):
+        return deformation.slice_positions(rng, *arguments, **others)
+
+    positions = slices("coronal", (5, 7), centre, 2, False)
+    assert torch.equal(deformation.nearest(classes, positions)[0], classes[38:43, 47, 43:50])
+    positions = slices("axial", (5, 7), centre, -1, False)
+    assert torch.equal(deformation.nearest(classes, positions)[0], classes[39, 43:48, 43:50])
+    positions = slices("sagittal", (5, 7), centre, 0, False, shift=(1, -2))
+    assert torch.equal(deformation.nearest(classes, positions)[0], classes[39:44, 40:47, 46])
+    positions = slices("coronal", (5, 7), centre, 2, True)
+    mirrored = classes[38:43, 47, 43:50].flip(1)
+    assert torch.equal(deformation.nearest(classes, positions)[0], mirrored)
+    assert torch.equal(deformation.linear(classes.float(), positions)[0].round(), mirrored.float())
+    # Neighbours lie a voxel apart along the normal, in the order of the slices of a volume.
+    positions = slices("coronal", (5, 7), centre, 2, False, slices=3)
+    expected = classes[38:43, 46:49, 43:50].movedim(1, 0)
+    assert torch.equal(deformation.nearest(classes, positions), expected)
+    assert torch.equal(deformation.linear(classes.float(), positions).round(), expected.float())
     # Halfway between two voxels lies their mean; outside there is nothing.
     volume = torch.arange(24.0).reshape(2, 3, 4)
-    between = torch.tensor([0.5, 1.0, 2.5]).reshape(3, 1, 1)
+    between = torch.tensor([0.5, 1.0, 2.5]).reshape(3, 1, 1, 1)
     assert float(deformation.linear(volume, between)) == pytest.approx((6 + 7 + 18 + 19) / 4)
     for outside in ((-3.0, 0, 0), (0, 7.0, 0), (0, 0, 9.0)):
-        position = torch.tensor(outside).reshape(3, 1, 1)
+        position = torch.tensor(outside).reshape(3, 1, 1, 1)
         assert float(deformation.nearest(volume + 1, position)) == 0
         assert float(deformation.linear(volume + 1, position)) == 0
 
@@ -395,13 +403,13 @@ def test_synthesised_slices_show_the_labels(tmp_path):
     head = HeadLabels(write_head(tmp_path, "head_01"))
     centre = torch.tensor(head.centre).round()
     rows, columns = torch.meshgrid(torch.arange(-11.0, 12), torch.arange(-12.0, 21), indexing="ij")
-    positions = torch.stack((rows, torch.zeros_like(rows), columns)) + centre[:, None, None]
+    positions = (torch.stack((rows, torch.zeros_like(rows), columns)) + centre[:, None, None])[:, None]
     labels = label_at(
         columns.numpy(), float(centre[1]) + FIRST[1], rows.numpy() + float(centre[0]) + FIRST[2], WHOLE_HEAD
     )
     differences = []
     for seed in range(12):
-        image = synthesise(np.random.default_rng(seed), head, positions, normal=1).numpy()
+        image = synthesise(np.random.default_rng(seed), head, positions, normal=1).numpy()[0]
         assert image.shape == labels.shape and np.isfinite(image).all()
         assert np.abs(image[:, -4:]).max() < 1e-6  # beyond the head
         left, right = image[labels == 2].mean(), image[labels == 41].mean()
@@ -431,37 +439,37 @@ def test_patterns_within_structures_are_those_of_the_scans(tmp_path):
         assert laid[labels == white_matter].mean() == pytest.approx(1, abs=0.05)
     assert (laid[(labels == 0) | (labels == 502)] == 1).all()
 
-    recipe = BrainRecipe(scans, [head], [], "coronal")
-    assert (recipe.heads[0].pattern.numpy() == np.round(100 * laid)).all()
+    patterns.lay_over([head], scans)
+    assert (head.pattern.numpy() == np.round(100 * laid)).all()
     centre = torch.tensor(head.centre).round()
     rows, columns = torch.meshgrid(torch.arange(-6.0, 7), torch.arange(-12.0, 13), indexing="ij")
-    positions = torch.stack((rows, torch.full_like(rows, -5), columns)) + centre[:, None, None]
+    positions = (torch.stack((rows, torch.full_like(rows, -5), columns)) + centre[:, None, None])[:, None]
     ratios = []
     for seed in range(20):
-        image = synthesise(np.random.default_rng(seed), head, positions, normal=1).numpy()
+        image = synthesise(np.random.default_rng(seed), head, positions, normal=1).numpy()[0]
         outer, inner = (image[3:10, 12 - place : 13 - place].mean() for place in (9, 3))
         ratios.append(outer / inner)
     assert np.mean(ratios) > 1.08
 
 
 def test_blurring_keeps_what_is_even():
-    even = torch.full((20, 24), 0.7)
+    even = torch.full((2, 20, 24), 0.7)
     for sigma in (0.0, 0.4, 1.0):
         torch.testing.assert_close(blur(even, sigma), even)
-    step = blur((torch.arange(24.0) >= 12).float().expand(20, 24), 1.0)[10]
+    step = blur((torch.arange(24.0) >= 12).float().expand(1, 20, 24), 1.0)[0, 10]
     # An edge becomes the error function.
     expected = [0.5 * (1 + math.erf((column - 11.5) / math.sqrt(2))) for column in range(8, 16)]
     np.testing.assert_allclose(step[8:16].numpy(), expected, atol=0.02)
 
 
 def test_scanner_effects_stay_in_range():
-    image = torch.linspace(-0.5, 3, 40 * 36).reshape(40, 36)
+    image = torch.linspace(-0.5, 3, 40 * 36).reshape(1, 40, 36).expand(3, -1, -1)
     made = [scanner_effects(np.random.default_rng(seed), image.clone()) for seed in range(20)]
     for one in made:
         assert one.shape == image.shape
         assert torch.isfinite(one).all() and one.min() >= 0 and one.max() <= 2
         # Still the same image: bright stays bright.
-        assert one[-5:].mean() > one[:5].mean() + 0.3
+        assert one[:, -5:].mean() > one[:, :5].mean() + 0.3
     assert not torch.equal(made[0], made[1])
 
 
@@ -473,7 +481,8 @@ CONFIGURATION = {"architecture": "unet", "classes": 64, "width": 4, "kernel": 3,
 def run(folder, scans, heads, steps=4, minutes=60.0, configuration=CONFIGURATION, held_out=(), **arguments):
     said = []
     arguments = {"workers": 0, "echo": said.append, **arguments}
-    network = train(configuration, scans, heads, list(held_out), folder, steps, minutes, **arguments)
+    recipe = BrainRecipe(scans, heads, list(held_out), "coronal")
+    network = fit(configuration, recipe, folder, steps, minutes, **arguments)
     return network, said
 
 
@@ -533,6 +542,8 @@ def test_the_curve_of_a_killed_run_goes_on_from_its_checkpoint(tmp_path, scans, 
 class ReadsAloud(torch.nn.Module):
     """A network whose input already holds the classes, of 4; what it says in the second protocol is nonsense."""
 
+    slices = 1
+
     def forward(self, x):
         found = torch.nn.functional.one_hot(x[:, 0].long(), 4).movedim(-1, 1).float()
         return torch.cat((found, 1 - found), dim=1)
@@ -548,19 +559,30 @@ def test_validation_dice_by_hand():
         a, b = ((stack == index) & (truth != 255) for stack in (truth, found))
         dice.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     network = ReadsAloud()
-    stacks = [torch.from_numpy(found).float(), torch.from_numpy(truth.astype(np.uint8))]
-    # In one piece or two, whose voxels are pooled.
-    for pieces in ([stacks], list(zip(*(stack.split(5) for stack in stacks)))):
+    images, classes = torch.from_numpy(found).float(), torch.from_numpy(truth.astype(np.uint8))
+    # In one piece, in two, whose voxels are pooled, or with slices between that are not asked for.
+    spread = torch.full((18, 30, 48), 2.0)
+    spread[::2] = images
+    whole, parts = [(images, range(9), classes, 0)], ((0, 5), (5, 9))
+    halves = [(images, range(*part), classes[slice(*part)], 0) for part in parts]
+    for pieces in (whole, halves, [(spread, range(0, 18, 2), classes, 0)]):
         assert train_module.validation_dice(network, pieces, 2, "cpu") == pytest.approx(np.mean(dice), abs=1e-6)
+    # A scan of the other protocol counts with its own rows, and each protocol as much as the other.
+    other = torch.zeros(1, 30, 48)
+    other[:, :, 24:] = 1
+    both = [*whole, (other, range(1), other, 1)]
+    # 1 - found is largest, and first, at class 1 where the input is 0, and at class 0 where it is 1: all wrong.
+    assert train_module.validation_dice(network, both, 2, "cpu") == pytest.approx(np.mean(dice) / 2, abs=1e-6)
     assert 0.4 < np.mean(dice) < 0.9
     assert network.training
 
 
 @pytest.mark.parametrize("view, axis", [("axial", 0), ("coronal", 1), ("sagittal", 2)])
 def test_validation_takes_every_eighth_slice_of_the_view(scans, heads, view, axis):
-    ((images, classes),) = BrainRecipe(scans[:1], heads, scans[1:], view).validation()
-    assert images.shape == classes.shape
-    np.testing.assert_array_equal(images.numpy(), np.moveaxis(scans[1].image.numpy(), axis, 0)[::8])
+    ((images, numbers, classes, protocol),) = BrainRecipe(scans[:1], heads, scans[1:], view).validation()
+    assert protocol == recipes.MANUAL
+    np.testing.assert_array_equal(images.numpy(), np.moveaxis(scans[1].image.numpy(), axis, 0))
+    assert list(numbers) == list(range(0, len(images), 8))
     expected = np.moveaxis(scans[1].classes.numpy(), axis, 0)[::8].copy()
     if view == "sagittal":
         for left, right in zip(LEFT_IDS, RIGHT_IDS):

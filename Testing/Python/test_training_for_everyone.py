@@ -377,7 +377,7 @@ def test_slices_go_where_the_structures_are(boxes):
     # One of 30 planes has it, and deformed slices cut it: chance alone would meet it in far fewer.
     assert sum(bool((classes == 1).any()) for _, classes, _ in drawn) > 28
     for image, classes, protocol in drawn:
-        assert image.shape == classes.shape == (32, 32) and protocol == 0
+        assert image.shape == (1, 32, 32) and classes.shape == (32, 32) and protocol == 0
         assert torch.isfinite(image).all() and set(classes.unique().tolist()) <= {0, 1, 255}
 
 
@@ -395,6 +395,7 @@ def test_planes_further_apart_than_pixels_are_not_flattened(boxes, monkeypatch):
     positions = deformation.slice_positions(
         np.random.default_rng(0), "axial", (5, 9), (15, 20, 24), 0, False, stretch=boxes.stretch
     )
+    positions = positions[:, 0]
     np.testing.assert_allclose(positions[0, :, -1] - positions[0, :, 0], 8 * np.sin(angle) / 2, rtol=1e-5)
     np.testing.assert_allclose(positions[2, :, -1] - positions[2, :, 0], 8 * np.cos(angle), rtol=1e-5)
     np.testing.assert_allclose(positions[1, -1] - positions[1, 0], 4, rtol=1e-5)

@@ -19,6 +19,7 @@ from ..results import refuse_file_in_the_way
 from ..structures import LARGEST_LABEL, read_structures, structures
 from ..volume import VIEWS
 from ..zoo import list_checksums, model_name
+from . import patterns
 from .losses import LOSSES
 from .pairs import LAYOUT, find_pairs
 from .recipes import BrainRecipe, GeneralRecipe, LabelledImage
@@ -165,6 +166,7 @@ def brain_recipe(chosen, training, validation):
     """The recipe that made the bundled networks."""
     scans, held_out = ([LabelledScan(each.pair) for each in facts] for facts in (training, validation))
     heads = head_labels(chosen.label_maps)
+    patterns.lay_over(heads, scans)
     print(f"{len(heads)} label maps of heads: the brain recipe.")
     return BrainRecipe(scans, heads, held_out, chosen.view)
 

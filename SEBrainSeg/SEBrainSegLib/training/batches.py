@@ -6,7 +6,7 @@ from torch.utils.data import Dataset
 
 
 class Batches(Dataset):
-    """Batch number ``step`` of ``steps``: slices ``(N, 1, H, W)``, classes ``(N, H, W)``, protocols ``(N,)``.
+    """Batch number ``step`` of ``steps``: slices ``(N, slices, H, W)``, classes ``(N, H, W)``, protocols ``(N,)``.
 
     Two batches of three are crops until the last fifth, which has full slices only, as inference does.
 
@@ -27,4 +27,4 @@ class Batches(Dataset):
         cropped = step % 3 != 2 and step < 0.8 * self.steps
         shape, count = self.recipe.crop if cropped else self.recipe.full
         images, classes, protocols = zip(*[self.recipe.draw(rng, shape, cropped) for _ in range(count)])
-        return torch.stack(images)[:, None], torch.stack(classes).long(), torch.tensor(protocols)
+        return torch.stack(images), torch.stack(classes).long(), torch.tensor(protocols)

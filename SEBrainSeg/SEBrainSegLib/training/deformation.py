@@ -30,8 +30,8 @@ def random_affine(rng, strength=1.0):
     return (matrix @ scaling @ shear).astype(np.float32)
 
 
-def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0), stretch=None):
-    """Positions in a volume of the pixels of one deformed slice.
+def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0), stretch=None, slices=1):
+    """Positions in a volume of the pixels of one deformed slice and of its neighbours, deformed likewise.
 
     Args:
         view: ``"coronal"``, ``"axial"`` or ``"sagittal"``.
@@ -42,26 +42,27 @@ def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)
         shift: in-plane displacement of the slice's middle, in pixels.
         stretch: voxels a pixel along each axis of the volume, 1 along all if it is ``None``; 0 along the normal of a 2D
             image keeps to its only plane.
+        slices: odd number of slices, a pixel apart along the normal; that of ``offset`` is in the middle.
 
     Returns:
-        float32 tensor ``(3, rows, columns)`` of fractional ``(S, A, R)`` indices.
+        float32 tensor ``(3, slices, rows, columns)`` of fractional ``(S, A, R)`` indices.
     """
     normal = VIEWS[view]
     in_plane = [axis for axis in range(3) if axis != normal]
-    positions = torch.zeros((3, *shape))
+    positions = torch.zeros((3, slices, *shape))
     rows = torch.arange(shape[0], dtype=torch.float32) - (shape[0] - 1) / 2 + shift[0]
     columns = torch.arange(shape[1], dtype=torch.float32) - (shape[1] - 1) / 2 + shift[1]
     positions[in_plane[0]] = rows[:, None]
     positions[in_plane[1]] = columns[None, :]
-    positions[normal] = float(offset)
-    positions = (torch.from_numpy(random_affine(rng)) @ positions.reshape(3, -1)).reshape(3, *shape)
+    positions[normal] = float(offset) + (torch.arange(slices) - slices // 2)[:, None, None]
+    positions = (torch.from_numpy(random_affine(rng)) @ positions.reshape(3, -1)).reshape(positions.shape)
     for cells, amplitude in ((5, 3.0), (10, 1.2)):
-        positions += smooth_noise(rng, 3, shape, cells) * float(rng.uniform(0, amplitude))
+        positions += smooth_noise(rng, 3, shape, cells)[:, None] * float(rng.uniform(0, amplitude))
     if mirrored:
         positions[2] = -positions[2]
     if stretch is not None:
-        positions *= torch.tensor(stretch, dtype=torch.float32)[:, None, None]
-    return positions + torch.tensor(centre, dtype=torch.float32)[:, None, None]
+        positions *= torch.tensor(stretch, dtype=torch.float32)[:, None, None, None]
+    return positions + torch.tensor(centre, dtype=torch.float32)[:, None, None, None]
 
 
 def nearest(volume, positions, outside=0):
@@ -75,8 +76,8 @@ def nearest(volume, positions, outside=0):
 
 
 def linear(volume, positions):
-    """Trilinearly interpolated values, 0 outside the volume; float32."""
-    last = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None] - 1
+    """Trilinearly interpolated values at positions ``(3, slices, H, W)``, 0 outside the volume; float32."""
+    last = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None, None] - 1
     # A 2D image has one plane, whose only position is 0.
-    grid = (2 * positions / last.clamp(min=1) - 1).flip(0).permute(1, 2, 0)[None, None]
-    return functional.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=True)[0, 0, 0]
+    grid = (2 * positions / last.clamp(min=1) - 1).flip(0).movedim(0, -1)[None]
+    return functional.grid_sample(volume[None, None], grid, mode="bilinear", align_corners=True)[0, 0]

@@ -18,6 +18,18 @@ FEWEST = 200  # voxels of a structure in a scan, or its pattern is noise
 PRIOR = 5.0  # voxels of the mean intensity that every cell starts with
 
 
+def lay_over(heads, scans):
+    """Give every label map the patterns that labelled scans have within structures.
+
+    Args:
+        heads: list of :class:`~.scans.HeadLabels`; changed.
+        scans: list of :class:`~.scans.LabelledScan`.
+    """
+    measured = measure(scans)
+    for head in heads:
+        head.pattern = lay(measured, head.tissues, head.tissue_ids)
+
+
 def in_box(positions, mirrored):
     """Positions ``(n, 3)`` of a structure's voxels relative to its bounding box, from -1 to 1 along each axis."""
     # Not the very extremes, which a single voxel moves.

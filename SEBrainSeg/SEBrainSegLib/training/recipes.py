@@ -4,8 +4,11 @@ A recipe has
 
 - ``table``, ``spacing`` and ``window`` of the model that it makes, and its ``protocols``, none if labels follow one;
 - ``crop`` and ``full``, each ``((rows, columns), slices a batch)``;
-- ``draw(rng, shape, cropped)``: one slice ``(H, W)``, its classes ``(H, W)`` and the index of its protocol;
-- ``validation()``: pairs of slices ``(N, H, W)`` and their classes, which follow the first protocol;
+- ``slices``: the odd number of neighbouring slices that the network is given together;
+- ``draw(rng, shape, cropped)``: these ``(slices, H, W)``, the classes ``(H, W)`` of the middle one and the index of its
+  protocol;
+- ``validation()``: of every scan held out all slices ``(N, H, W)``, the numbers of those to validate with, the classes
+  of these and the index of their protocol;
 - ``description()``: what of it decides the batches, in plain numbers and words.
 """
 
@@ -20,7 +23,6 @@ from ..inference import slices_of
 from ..structures import class_of_label, class_type, mirrored_classes, structures, unsided_classes
 from ..volume import BRAIN_SPACING, VIEWS, prepare
 from ..zoo import PROTOCOLS
-from . import patterns
 from .deformation import linear, nearest, slice_positions, smooth_noise
 from .pairs import read_pair
 from .synthesis import blur, paint_skull, scanner_effects, synthesise
@@ -53,46 +55,49 @@ def counts_of(scans, classes):
 class BrainRecipe:
     """Real heads and heads synthesised from label maps, in two drawing protocols.
 
-    Half of the slices follow the scans' manual protocol (three of four cut from the scan, the others synthesised from
-    its labels; half get a painted skull), half are synthesised from label maps in FreeSurfer's protocol, with the
-    scans' own :mod:`.patterns` within structures.
+    Half of the slices follow the manual protocol: three of four are cut from its scans, the others synthesised from
+    their labels. Half follow FreeSurfer's: a share is cut from its scans, if there are any, the others are synthesised
+    from label maps. Half of the stripped brains get a
+    painted skull.
 
     Args:
-        scans: list of :class:`~.scans.LabelledScan` to train on.
+        scans: list of :class:`~.scans.LabelledScan` to train on, of one protocol or of both.
         heads: list of :class:`~.scans.HeadLabels`.
         held_out: list of :class:`~.scans.LabelledScan` to validate with.
         view: ``"coronal"``, ``"axial"`` or ``"sagittal"``.
+        slices: odd number of neighbouring slices that the network is given together.
+        real_share: in [0, 1], of the slices of FreeSurfer's protocol that are cut from its scans.
 
     Raises:
-        SEBrainSegError: there are no scans or no label maps.
+        SEBrainSegError: there are no scans of the manual protocol or no label maps.
     """
 
     protocols, spacing, window = PROTOCOLS, BRAIN_SPACING, None
 
-    def __init__(self, scans, heads, held_out, view):
-        if not scans or not heads:
+    def __init__(self, scans, heads, held_out, view, slices=1, real_share=0.5):
+        self.scans_of = {name: [scan for scan in scans if scan.protocol == name] for name in PROTOCOLS}
+        if not self.scans_of["manual"] or not heads:
             raise SEBrainSegError("The brain recipe needs labelled scans and label maps of heads; there are none.")
         self.scans, self.heads, self.held_out, self.view = scans, heads, held_out, view
+        self.slices, self.real_share = slices, real_share if self.scans_of["freesurfer"] else 0.0
         self.table, self.crop, self.full = structures(), CROP, FULL[view]
         self.mirror = torch.from_numpy(mirrored_classes())
         self.unsided = torch.from_numpy(unsided_classes())
-        measured = patterns.measure(scans)
-        for head in heads:
-            head.pattern = patterns.lay(measured, head.tissues, head.tissue_ids)
 
     def description(self):
         names = {key: [each.name for each in getattr(self, key)] for key in ("scans", "heads", "held_out")}
-        return {"recipe": "brain", "view": self.view, **names}
+        return {"recipe": "brain", "view": self.view, "slices": self.slices, "real": self.real_share, **names}
 
     def counts(self):
         """Voxels of every class in the scans to train on."""
         return counts_of(self.scans, len(self.table) + 1)
 
     def draw(self, rng, shape, cropped):
-        """One deformed slice, its classes, each ``(H, W)``, and its protocol."""
+        """Deformed slices ``(slices, H, W)``, the classes ``(H, W)`` of the middle one and its protocol."""
         protocol = MANUAL if rng.random() < 0.5 else FREESURFER
-        real = protocol == MANUAL and rng.random() < 0.75
-        sources = self.scans if protocol == MANUAL else self.heads
+        real = rng.random() < (0.75 if protocol == MANUAL else self.real_share)
+        labelled = real or protocol == MANUAL
+        sources = self.scans_of[PROTOCOLS[protocol]] if labelled else self.heads
         source = sources[rng.integers(len(sources))]
         normal = VIEWS[self.view]
         if cropped:
@@ -101,20 +106,20 @@ class BrainRecipe:
             first, last = source.extent[normal] - source.centre[normal]
             offset, shift = rng.uniform(first - 8, last + 8), rng.normal(0, (20, 12))
         mirrored = rng.random() < 0.5
-        positions = slice_positions(rng, self.view, shape, source.centre, offset, mirrored, shift)
-        narrowed = 0.0
-        if protocol == MANUAL:
-            classes = nearest(source.classes, positions)
+        positions = slice_positions(rng, self.view, shape, source.centre, offset, mirrored, shift, slices=self.slices)
+        middle, narrowed = positions[:, self.slices // 2], 0.0
+        if labelled:
+            classes = nearest(source.classes, middle)
         else:
             # The label maps are of older people: their ventricles are wider than most.
             narrowed = rng.uniform(0, NARROWEST) if rng.random() < 0.7 else 0.0
-            classes = source.class_of_tissue[source.tissues_at(positions, narrowed).long()]
+            classes = source.class_of_tissue[source.tissues_at(middle, narrowed).long()]
         if mirrored:
             classes = self.mirror[classes.long()]
         if self.view == "sagittal":
             classes = self.unsided[classes.long()]
         image = linear(source.image, positions) if real else synthesise(rng, source, positions, normal, narrowed)
-        if protocol == MANUAL and rng.random() < 0.5:
+        if labelled and source.stripped and rng.random() < 0.5:
             image = paint_skull(rng, image, linear(source.distance, positions), self.view)
         return scanner_effects(rng, image), classes, protocol
 
@@ -125,7 +130,8 @@ class BrainRecipe:
             classes = classes[::VALIDATION_STRIDE]
             if self.view == "sagittal":
                 classes = self.unsided[classes.long()]
-            yield images[::VALIDATION_STRIDE], classes
+            numbers = range(0, len(images), VALIDATION_STRIDE)
+            yield images, numbers, classes, PROTOCOLS.index(scan.protocol)
 
 
 class LabelledImage:
@@ -175,7 +181,7 @@ class GeneralRecipe:
         SEBrainSegError: there are no scans.
     """
 
-    protocols = ()
+    protocols, slices = (), 1
 
     def __init__(self, scans, held_out, view, table, spacing, window):
         if not scans:
@@ -218,7 +224,7 @@ class GeneralRecipe:
         return counts_of(self.scans, len(self.table) + 1)
 
     def draw(self, rng, shape, cropped):
-        """One deformed slice, its classes, each ``(H, W)``, and 0 for its protocol."""
+        """One deformed slice ``(1, H, W)``, its classes ``(H, W)``, and 0 for its protocol."""
         scan = self.scans[rng.integers(len(self.scans))]
         size, normal = np.array(scan.image.shape), VIEWS[self.view]
         target = rng.uniform(0, size - 1)
@@ -235,7 +241,7 @@ class GeneralRecipe:
         mirrored = self.mirror is not None and rng.random() < 0.5
         shift = rng.normal(0, 4, 2)
         positions = slice_positions(rng, self.view, shape, centre, 0, mirrored, shift, self.stretch)
-        classes = nearest(scan.classes, positions, self.nowhere)
+        classes = nearest(scan.classes, positions[:, 0], self.nowhere)
         if mirrored:
             classes = self.mirror[classes.long()]
         return varied(rng, linear(scan.image, positions)), classes, 0
@@ -246,15 +252,16 @@ class GeneralRecipe:
         stride = math.ceil(sum(len(images) for images, _ in stacks) / VALIDATION_SLICES)
         for images, classes in stacks:
             first = len(images) % stride // 2
-            yield images[first::stride], classes[first::stride]
+            yield images, range(first, len(images), stride), classes[first::stride], 0
 
 
 def varied(rng, image):
-    """A slice of intensities from 0 to about 1 with mildly other contrast, shading, gain, sharpness and noise."""
-    shape = tuple(image.shape)
+    """Slices ``(slices, H, W)`` of intensities from 0 to about 1 with mildly other contrast, shading, gain, sharpness
+    and noise."""
+    shape = tuple(image.shape[-2:])
     image = image.clamp(min=0) ** float(math.exp(rng.normal(0, 0.1)))
     image = image * torch.exp(smooth_noise(rng, 1, shape, 4)[0] * float(rng.uniform(0, 0.05)))
     image = blur(image, float(rng.uniform(0.4, 0.8))) if rng.random() < 0.25 else image
     image = image * float(math.exp(rng.normal(0, 0.05)))
-    noise = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * float(rng.uniform(0, 0.03))
+    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32)) * float(rng.uniform(0, 0.03))
     return (image + noise).clamp(0, 2)

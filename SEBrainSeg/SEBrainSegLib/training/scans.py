@@ -19,6 +19,7 @@ DEEP_STRUCTURES = (10, 49, 11, 50, 12, 51, 13, 52)
 FIRST_EXTRACEREBRAL = 500
 FLUID = 24
 VENTRICLES = (4, 43, 5, 44, 14, 15, 136, 137, 163, 164)
+LARGEST_STRIPPED = 1.6  # what is not black, relative to what is labelled; a whole head has more than twice as much
 
 
 def array_of(image):
@@ -54,12 +55,14 @@ class LabelledScan:
         classes: uint8 tensor of class indices, 255 where ignored.
         tissues, tissue_ids, pattern: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
+        stripped: whether it shows a brain alone, without skull and scalp.
+        protocol: the convention that its labels follow, one of ``zoo.PROTOCOLS``.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """
 
-    def __init__(self, pair, margin=32):
-        self.name = pair.name
+    def __init__(self, pair, margin=32, protocol="manual"):
+        self.name, self.protocol = pair.name, protocol
         image, label_image = read_pair(pair)
         grid, array = prepare(image)
         labels = sitk.GetArrayFromImage(restore(label_image, grid))
@@ -69,6 +72,7 @@ class LabelledScan:
         self.image = torch.from_numpy(array)
         self.classes = torch.from_numpy(classes_of(labels))
         inside = (array > 0.02) | (labels > 0)
+        self.stripped = bool(inside.sum() < LARGEST_STRIPPED * (labels > 0).sum())
         self.tissue_ids, tissues = np.unique(np.where(inside & (labels == 0), FLUID, labels), return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
         self.pattern = None
@@ -144,10 +148,10 @@ class HeadLabels:
         return torch.where((depth > 0) & (depth < 10 * narrowed), nearest(self.around, positions), tissues)
 
 
-def labelled_scans(folder, names=None):
-    """Load every ``NAME_t1`` / ``NAME_structures`` pair of a folder, or those named."""
+def labelled_scans(folder, names=None, protocol="manual"):
+    """Load every ``NAME_t1`` / ``NAME_structures`` pair of a folder, or those named; labels follow ``protocol``."""
     pairs = [pair for pair in find_pairs(folder) if names is None or pair.name in names]
-    return [LabelledScan(pair) for pair in pairs]
+    return [LabelledScan(pair, protocol=protocol) for pair in pairs]
 
 
 def head_labels(folder):

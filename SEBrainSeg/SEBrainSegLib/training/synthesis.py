@@ -66,21 +66,21 @@ def tissue_intensities(rng, tissue_ids, stripped):
 
 
 def blur(image, sigma):
-    """Gaussian blur of a slice ``(H, W)`` or a stack of them ``(N, H, W)``."""
+    """Gaussian blur of slices ``(N, H, W)``, each by itself."""
     if sigma < 0.15:
         return image
     radius = max(1, int(math.ceil(2.5 * sigma)))
     taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=torch.float32) / sigma) ** 2)
     taps = taps / taps.sum()
-    return smoothed(image.reshape(-1, *image.shape[-2:]), taps).reshape(image.shape)
+    return smoothed(image, taps)
 
 
 def synthesise(rng, head, positions, normal, narrowed=0.0):
-    """A scan's slice for the deformed slice of a label map, white matter near 1.
+    """A scan's slices ``(slices, H, W)`` for the deformed ones of a label map, white matter near 1.
 
     Args:
         head: a :class:`~.scans.HeadLabels`, or a :class:`~.scans.LabelledScan`, whose surroundings stay black.
-        positions: ``(3, H, W)`` as of :func:`~.deformation.slice_positions`.
+        positions: ``(3, slices, H, W)`` as of :func:`~.deformation.slice_positions`.
         normal: array axis along which the slice has its thickness.
         narrowed: mm by which the ventricles' walls have moved inwards.
     """
@@ -105,11 +105,11 @@ def paint_skull(rng, image, distance, view):
     """Surround a stripped brain with fluid, skull, marrow, scalp and, half of the time, more tissue beyond.
 
     Args:
-        image: stripped slice ``(H, W)``, white matter near 1.
+        image: stripped slices ``(slices, H, W)``, white matter near 1.
         distance: mm outside the brain, same shape, 0 within.
         view: tells where "beyond" is: below the brain, or before it in axial slices.
     """
-    shape = tuple(image.shape)
+    shape = tuple(image.shape[-2:])
     warped = distance * (1 + 0.35 * smooth_noise(rng, 1, shape, 6)[0]).clamp(0.3, 3.0)
     layers = (
         (rng.uniform(0.0, 5.0), rng.uniform(0.05, 0.35)),
@@ -130,25 +130,26 @@ def paint_skull(rng, image, distance, view):
         blobs = smooth_noise(rng, 1, shape, int(rng.integers(6, 20)))[0]
         beyond = warped > inner
         half = rng.integers(0, shape[0])
-        beyond[slice(half) if view == "axial" else slice(half, None)] = False
-        painted[beyond] = levels[((blobs + 1.5) * 1.7).long().clamp(0, 4)][beyond]
+        beyond[:, slice(half) if view == "axial" else slice(half, None)] = False
+        painted = torch.where(beyond, levels[((blobs + 1.5) * 1.7).long().clamp(0, 4)], painted)
     outside = (distance > 0).float()
-    texture = torch.from_numpy(rng.standard_normal(shape, dtype=np.float32)) * float(rng.uniform(0.01, 0.08))
+    noise = torch.from_numpy(rng.standard_normal(tuple(image.shape), dtype=np.float32))
+    texture = noise * float(rng.uniform(0.01, 0.08))
     painted = painted + outside * texture
     soft = blur(painted, float(rng.uniform(0.4, 1.0)))
     return torch.where(distance > 0, soft, painted)
 
 
 def scanner_effects(rng, image):
-    """Contrast (gamma), bias field, resolution, noise and gain; returns values in [0, 2]."""
-    shape = tuple(image.shape)
+    """Contrast (gamma), bias field, resolution, noise and gain of slices ``(slices, H, W)``; values in [0, 2]."""
+    shape = tuple(image.shape[-2:])
     image = image.clamp(min=0)
     image = image ** float(math.exp(rng.normal(0, 0.15)))
     image = image * torch.exp(smooth_noise(rng, 1, shape, 4)[0] * float(rng.uniform(0, 0.2)))
     if rng.random() < 0.25:
         coarse = [max(8, int(n / rng.uniform(1.0, 2.2))) for n in shape]
-        low = functional.interpolate(image[None, None], size=coarse, mode="area")
-        image = functional.interpolate(low, size=shape, mode="bilinear", align_corners=False)[0, 0]
-    noise = torch.from_numpy(rng.standard_normal((2, *shape), dtype=np.float32)) * float(rng.uniform(0, 0.05))
+        low = functional.interpolate(image[None], size=coarse, mode="area")
+        image = functional.interpolate(low, size=shape, mode="bilinear", align_corners=False)[0]
+    noise = torch.from_numpy(rng.standard_normal((2, *image.shape), dtype=np.float32)) * float(rng.uniform(0, 0.05))
     image = torch.sqrt((image + noise[0]) ** 2 + noise[1] ** 2) if rng.random() < 0.7 else image
     return (image * float(math.exp(rng.normal(-0.15, 0.2)))).clamp(0, 2)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.optim import swa_utils
 from torch.utils.data import DataLoader
 
 from ..errors import SEBrainSegError
@@ -16,7 +17,6 @@ from ..inference import logits_of_slices
 from ..networks import NETWORKS
 from .batches import Batches
 from .losses import loss_named
-from .recipes import BrainRecipe
 
 CHECKPOINT_EVERY = 120  # seconds
 WARM_UP = 100  # batches, a tenth of all if these are fewer than 1000
@@ -106,25 +106,32 @@ def start_from(network, state_dict, protocols=1):
 
 
 def validation_dice(network, slices, protocols, device):
-    """Mean Dice over the structures present in any of the slices, pooled; of the first of ``protocols`` protocols.
+    """Mean over the protocols of the mean Dice of the structures present in any of its slices, pooled.
 
     Args:
-        slices: pairs of images and classes, ``(N, H, W)`` each.
+        slices: what a recipe's ``validation()`` gives.
+        protocols: how many the network has.
     """
     network.eval()
-    overlap, volumes = 0, 0
-    for images, truth in slices:
-        batches = logits_of_slices(network, images, torch.device(device))
-        logits = (of_protocol(batch, torch.zeros(len(batch), dtype=torch.long), protocols) for _, batch in batches)
+    counts = {}
+    for images, numbers, truth, protocol in slices:
+        batches = logits_of_slices(network, images, torch.device(device), numbers=numbers)
+        logits = (of_protocol(batch, torch.full((len(batch),), protocol), protocols) for _, batch in batches)
         found = []
         for batch in logits:
             found.append(batch.argmax(dim=1).cpu())
             classes = batch.shape[1]
         found, truth = torch.cat(found), truth.long()
         scored = truth < classes
-        overlap += torch.bincount(truth[scored & (found == truth)], minlength=classes)
-        volumes += torch.bincount(truth[scored], minlength=classes) + torch.bincount(found[scored], minlength=classes)
+        overlap = torch.bincount(truth[scored & (found == truth)], minlength=classes)
+        volumes = torch.bincount(truth[scored], minlength=classes) + torch.bincount(found[scored], minlength=classes)
+        counts[protocol] = counts.get(protocol, 0) + torch.stack((overlap, volumes))
     network.train()
+    return float(np.mean([pooled_dice(*each) for each in counts.values()])) if counts else 1.0
+
+
+def pooled_dice(overlap, volumes):
+    """Mean Dice over the structures, from the voxels of every class that agree and those of both sides together."""
     present = volumes[1:] > 0
     return float((2 * overlap[1:][present] / volumes[1:][present]).mean()) if present.any() else 1.0
 
@@ -169,23 +176,108 @@ def estimate(seconds, left, budget):
     return f"{text}; the time left is enough for some {max(0, math.floor(budget / seconds))} of them."
 
 
-def train(
-    configuration,
-    scans,
-    heads,
-    held_out,
-    folder,
-    steps,
-    minutes,
-    view="coronal",
-    **options,
-):
-    """Train a network for brains; see :class:`~.recipes.BrainRecipe`, and :func:`fit` for all else.
+class Training:
+    """One network in training: its weights, their average, the optimiser, and the files that tell of it.
 
-    Args:
-        scans, heads, held_out, view: see :class:`~.recipes.BrainRecipe`.
+    Attributes:
+        step: batches done.
+        best: Dice, step and weights of the best validation so far, or ``None``.
     """
-    return fit(configuration, BrainRecipe(scans, heads, held_out, view), folder, steps, minutes, **options)
+
+    def __init__(self, configuration, recipe, folder, steps, seed, peak, device, loss, average):
+        self.recipe, self.steps, self.peak, self.device = recipe, steps, peak, torch.device(device)
+        self.protocols = max(1, len(recipe.protocols))
+        self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.csv"
+        arguments = {key: value for key, value in configuration.items() if key != "architecture"}
+        self.network = NETWORKS[configuration["architecture"]](**arguments)
+        if self.network.slices != recipe.slices:
+            raise ValueError(f"The network takes {self.network.slices} slices, the recipe gives {recipe.slices}.")
+        self.settings = {**configuration, "steps": steps, "seed": seed, "learning rate": peak, "loss": loss}
+        self.settings.update(recipe.description(), average=average)
+        self.average_by = average
+        self.compare = loss_named(loss, recipe.counts)
+        self.step, self.best, self.spent_before, self.started = 0, None, 0.0, time.monotonic()
+
+    def place(self):
+        """Bring the network to its device; make what follows its weights."""
+        self.network = self.network.to(self.device, memory_format=torch.channels_last)
+        self.optimiser = torch.optim.AdamW(self.network.parameters(), lr=self.peak, weight_decay=WEIGHT_DECAY)
+        self.averaged = None
+        if self.average_by:
+            follow = swa_utils.get_ema_multi_avg_fn(self.average_by)
+            self.averaged = swa_utils.AveragedModel(self.network, multi_avg_fn=follow, use_buffers=True)
+
+    @property
+    def result(self):
+        """The network that is validated and exported: the averaged one if there is one."""
+        return self.averaged.module if self.averaged else self.network
+
+    @property
+    def spent(self):
+        """Minutes that the training has taken, earlier calls included."""
+        return self.spent_before + (time.monotonic() - self.started) / 60
+
+    def resume(self, stored):
+        """Go on from a checkpoint's content."""
+        self.network.load_state_dict(stored["network"])
+        self.optimiser.load_state_dict(stored["optimiser"])
+        if self.averaged:
+            self.averaged.load_state_dict(stored["average"])
+        self.step, self.spent_before, self.best = stored["step"], stored["minutes"], stored["best"]
+
+    def start_curve(self):
+        """Write the curve's head and what was noted before the checkpoint; what was noted after it is noted again."""
+        rows = self.curve.read_text(encoding="utf-8").splitlines()[1:] if self.step and self.curve.exists() else []
+        rows = [row for row in rows if int(row.split(",")[0]) <= self.step]
+        header = "step,minutes,learning_rate,loss,validation_dice"
+        self.curve.write_text("\n".join([header, *rows, ""]), encoding="utf-8")
+
+    def store(self):
+        """Write the checkpoint."""
+        state = {"network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "step": self.step}
+        if self.averaged:
+            state["average"] = self.averaged.state_dict()
+        save({**state, "minutes": self.spent, "best": self.best, "settings": self.settings}, self.checkpoint)
+
+    def learn(self, images, classes, protocols):
+        """One step of the optimiser; returns the loss."""
+        for group in self.optimiser.param_groups:
+            group["lr"] = learning_rate(self.step, self.steps, self.peak)
+        images = images.to(self.device, memory_format=torch.channels_last)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
+            logits = self.network(images)
+        loss = self.compare(of_protocol(logits, protocols, self.protocols), classes.to(self.device))
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
+        self.optimiser.step()
+        if self.averaged:
+            self.averaged.update_parameters(self.network)
+        self.step += 1
+        return float(loss.detach())
+
+    def validate(self):
+        """Return the Dice of the scans held out, as text, and remember the best; nothing if there are none."""
+        if not self.recipe.held_out:
+            return ""
+        dice = validation_dice(self.result, self.recipe.validation(), self.protocols, self.device)
+        if self.best is None or dice >= self.best["dice"]:
+            self.best = {"dice": dice, "step": self.step, "weights": copy.deepcopy(self.result.state_dict())}
+        return f"{dice:.4f}"
+
+    def note(self, loss, dice, echo):
+        """Add a line to the curve and say it."""
+        rate = learning_rate(self.step, self.steps, self.peak)
+        with open(self.curve, "a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow([self.step, f"{self.spent:.2f}", f"{rate:.2e}", f"{loss:.4f}", dice])
+        validated = f", validation Dice {dice}" if dice else ""
+        echo(f"batch {self.step}/{self.steps}, {self.spent:.1f} min, loss {loss:.3f}{validated}")
+
+    def chosen(self, choose_best):
+        """Return the network to export, in evaluation mode: with the best weights, if that is wanted and known."""
+        if choose_best and self.best is not None:
+            self.result.load_state_dict(self.best["weights"])
+        return self.result.eval()
 
 
 def fit(
@@ -200,6 +292,8 @@ def fit(
     initial=None,
     workers=1,
     loss="plain",
+    average=0.0,
+    choose_best=True,
     overwrite=False,
     echo=print,
 ):
@@ -213,87 +307,43 @@ def fit(
         minutes: time budget of this call.
         initial: state dict to start from, see :func:`start_from`.
         loss: one of ``losses.LOSSES``.
+        average: in [0, 1): the share of its past in an exponential moving average of the weights, which is what is
+            validated and returned; 0: the weights themselves.
+        choose_best: return the network that was best in validation, not the last one.
         overwrite: start anew if the checkpoint is finished or one of other settings.
 
     Returns:
-        the network that was best in validation, the last one if there is none, in evaluation mode.
+        the network chosen, the last one if none was validated, in evaluation mode.
 
     Raises:
         TimeUp: the time budget ended first.
         SEBrainSegError: the folder holds a training with other settings.
     """
-    started, device, folder = time.monotonic(), torch.device(device), Path(folder)
+    started, folder = time.monotonic(), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    arguments = {key: value for key, value in configuration.items() if key != "architecture"}
-    network = NETWORKS[configuration["architecture"]](**arguments)
-    protocols = max(1, len(recipe.protocols))
+    training = Training(configuration, recipe, folder, steps, seed, peak, device, loss, average)
     if initial is not None:
-        echo(f"New in this network: {len(start_from(network, initial, protocols))} entries.")
-    network = network.to(device, memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(network.parameters(), lr=peak, weight_decay=WEIGHT_DECAY)
-    settings = {**configuration, "steps": steps, "seed": seed, "learning rate": peak, "loss": loss}
-    settings.update(recipe.description())
-    checkpoint, step, spent_before, best = folder / "checkpoint.pt", 0, 0.0, None
-    stored = read_checkpoint(checkpoint, settings, device, overwrite)
+        echo(f"New in this network: {len(start_from(training.network, initial, training.protocols))} entries.")
+    training.place()
+    stored = read_checkpoint(training.checkpoint, training.settings, training.device, overwrite)
     if stored:
-        network.load_state_dict(stored["network"])
-        optimiser.load_state_dict(stored["optimiser"])
-        step, spent_before, best = stored["step"], stored["minutes"], stored["best"]
-        echo(f"Resumed at batch {step} of {steps}.")
-        if step == steps:
-            return chosen_network(network, best)
-    curve = folder / "curve.csv"
-    rows = curve.read_text(encoding="utf-8").splitlines()[1:] if step and curve.exists() else []
-    # What was noted after the checkpoint is noted again.
-    rows = [row for row in rows if int(row.split(",")[0]) <= step]
-    curve.write_text("\n".join(["step,minutes,learning_rate,loss,validation_dice", *rows, ""]), encoding="utf-8")
+        training.resume(stored)
+        echo(f"Resumed at batch {training.step} of {steps}.")
+        if training.step == steps:
+            return training.chosen(choose_best)
+    training.start_curve()
 
     def loader(first, last):
-        return DataLoader(
-            Batches(recipe, steps, seed), batch_size=None, sampler=range(first, last), num_workers=workers
-        )
+        batches = Batches(recipe, steps, seed)
+        return DataLoader(batches, batch_size=None, sampler=range(first, last), num_workers=workers)
 
-    def spent():
-        return spent_before + (time.monotonic() - started) / 60
-
-    def store():
-        state = {"network": network.state_dict(), "optimiser": optimiser.state_dict(), "step": step}
-        save({**state, "minutes": spent(), "best": best, "settings": settings}, checkpoint)
-
-    def validate():
-        nonlocal best
-        if not recipe.held_out:
-            return ""
-        dice = validation_dice(network, recipe.validation(), protocols, device)
-        if best is None or dice >= best["dice"]:
-            best = {"dice": dice, "step": step, "weights": copy.deepcopy(network.state_dict())}
-        return f"{dice:.4f}"
-
-    def note(value, dice=""):
-        rate = learning_rate(step, steps, peak)
-        with open(curve, "a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow([step, f"{spent():.2f}", f"{rate:.2e}", f"{value:.4f}", dice])
-        validated = f", validation Dice {dice}" if dice else ""
-        echo(f"batch {step}/{steps}, {spent():.1f} min, loss {value:.3f}{validated}")
-
-    network.train()
-    compare = loss_named(loss, recipe.counts)
+    training.network.train()
     validate_every = CURVE_EVERY * max(1, round(steps / VALIDATIONS / CURVE_EVERY))
-    losses, first_step, stored_at, second_at = [], step, time.monotonic(), 0.0
-    for images, classes, which in loader(step, steps):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, steps, peak)
-        images = images.to(device, memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16, enabled=has_fast_bfloat16(device)):
-            logits = network(images)
-        value = compare(of_protocol(logits, which, protocols), classes.to(device))
-        optimiser.zero_grad()
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
-        losses.append(float(value.detach()))
-        step += 1
+    losses, first_step, stored_at, second_at = [], training.step, time.monotonic(), 0.0
+    for batch in loader(training.step, steps):
+        losses.append(training.learn(*batch))
+        step = training.step
         # The first batch is slow, whatever the others are.
         if step == first_step + 1:
             second_at = time.monotonic()
@@ -301,26 +351,20 @@ def fit(
             each = (time.monotonic() - second_at) / (ESTIMATE_AFTER - 1)
             echo(estimate(each, steps - step, 60 * minutes - (time.monotonic() - started)))
         if step % CURVE_EVERY == 0 and step < steps:
-            note(np.mean(losses), validate() if step % validate_every == 0 else "")
+            training.note(np.mean(losses), training.validate() if step % validate_every == 0 else "", echo)
             losses = []
         if time.monotonic() - stored_at > CHECKPOINT_EVERY:
-            store()
+            training.store()
             stored_at = time.monotonic()
         if time.monotonic() - started > 60 * minutes and step < steps:
-            store()
+            training.store()
             message = f"{minutes:g} minutes ended at batch {step} of {steps}; run the same command to go on."
-            raise TimeUp(message, chosen_network(network, best))
+            raise TimeUp(message, training.chosen(choose_best))
     # The last batches once more: full slices, as at inference.
-    reestimate_statistics(network, loader(max(steps - STATISTICS_FROM, 0), steps), device)
-    note(np.mean(losses), validate())
-    if best is not None:
-        echo(f"Best in validation: Dice {best['dice']:.4f} at batch {best['step']}.")
-    store()
-    return chosen_network(network, best)
-
-
-def chosen_network(network, best):
-    """Give a network the best weights, if there are any; in evaluation mode."""
-    if best is not None:
-        network.load_state_dict(best["weights"])
-    return network.eval()
+    for network in {training.network, training.result}:
+        reestimate_statistics(network, loader(max(steps - STATISTICS_FROM, 0), steps), training.device)
+    training.note(np.mean(losses), training.validate(), echo)
+    if choose_best and training.best is not None:
+        echo(f"Best in validation: Dice {training.best['dice']:.4f} at batch {training.best['step']}.")
+    training.store()
+    return training.chosen(choose_best)
