@@ -27,11 +27,11 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from SEBrainSegLib import user_models
+from SEBrainSegLib.choices.parameters import Architecture, Parameters, Protocol, Variant, View
+from SEBrainSegLib.choices.structures import GROUPS, structures
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Architecture, Parameters, Protocol, Variant, View
+from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.structures import GROUPS, structures
 
 SAMPLE = "SampleData/colin27_t1.nii.gz"
 TORCH = ">=2.2"
@@ -151,11 +151,13 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def setup(self):
         """Build the panel when the module is first shown."""
-        from SEBrainSegLib import scene, scene_maps, scene_results, scene_sequences, scene_views, volumes
-        from SEBrainSegLib.background import BackgroundSegmentation
-        from SEBrainSegLib.facts import facts
-        from SEBrainSegLib.presenter import Presenter
-        from SEBrainSegLib.qtprocess import QtProcess
+        from SEBrainSegLib import scene as nodes
+        from SEBrainSegLib.analysis import volume_table
+        from SEBrainSegLib.networks.bundled import facts
+        from SEBrainSegLib.panel.presenter import Presenter
+        from SEBrainSegLib.scene import slice_views
+        from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
+        from SEBrainSegLib.subprocesses.qtprocess import QtProcess
 
         ScriptedLoadableModuleWidget.setup(self)
         panel = slicer.util.loadUI(self.resourcePath("UI/SEBrainSeg.ui"))
@@ -164,13 +166,13 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = SEBrainSegLogic()
         self.presenter = Presenter(
-            scene,
-            scene_results,
-            scene_maps,
-            scene_sequences,
+            nodes,
+            nodes,
+            nodes,
+            nodes,
             Surroundings(self.logic),
             facts,
-            volumes.rows,
+            volume_table.rows,
             changed=self.update,
         )
         self.presenter.run = BackgroundSegmentation(
@@ -191,7 +193,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.addObserver(scene, event, self.onSceneEnd)
         self.addObserver(scene, scene.NodeAddedEvent, self.onNodeAdded)
         self.addObserver(scene, scene.NodeAboutToBeRemovedEvent, self.onNodeAboutToBeRemoved)
-        for view in scene_views.slice_views(scene):
+        for view in slice_views.slice_views(scene):
             self.observeView(view)
         self.initializeParameterNode()
 
@@ -283,9 +285,9 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @staticmethod
     def showChartsAgain():
-        from SEBrainSegLib import scene_views
+        from SEBrainSegLib.scene import slice_views
 
-        scene_views.show_charts_again(slicer.mrmlScene)
+        slice_views.show_charts_again(slicer.mrmlScene)
 
     def observeView(self, view):
         """Hear of what a slice view shows."""
@@ -343,7 +345,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def choices(self):
         """What is chosen, or ``None`` without a parameter node."""
-        from SEBrainSegLib.presenter import Choices
+        from SEBrainSegLib.panel.presenter import Choices
 
         node = self.parameterNode
         if node is None:
@@ -387,8 +389,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def lookForDevices(self):
         """Learn the names of the GPUs once PyTorch, which knows them, is there; in a child process, without a wait."""
         if self.deviceSearch is None and self.logic.hasTorch():
-            from SEBrainSegLib.device_search import DeviceSearch
-            from SEBrainSegLib.qtprocess import QtProcess
+            from SEBrainSegLib.subprocesses.device_search import DeviceSearch
+            from SEBrainSegLib.subprocesses.qtprocess import QtProcess
 
             self.deviceSearch = DeviceSearch(QtProcess, self.python(), self.presenter.know_devices)
 
@@ -630,15 +632,15 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
             UnlikelyError: what was found is unlikely to be right; a ``SEBrainSegError``, too.
             Cancelled: ``cancelled()`` was true; nothing was created.
         """
-        from SEBrainSegLib import scene, scene_maps
-        from SEBrainSegLib.job import Job
+        from SEBrainSegLib.choices.job import Job
+        from SEBrainSegLib.scene import map_nodes, provenance, segmentation_nodes
 
         parameters = Parameters(architecture, se, view, device, protocol, model, structures)
         job = Job((parameters,), confidence=confidence, excitation=excitation, accept_unlikely=accept_unlikely)
         (found,), voxels = self.run(volumeNode, job, progress, cancelled)
-        with scene.all_or_nothing(volumeNode):
-            node = scene.add_segmentation(volumeNode, found, voxels)
-            scene_maps.add_maps(volumeNode, found, voxels)
+        with provenance.all_or_nothing(volumeNode):
+            node = segmentation_nodes.add_segmentation(volumeNode, found, voxels)
+            map_nodes.add_maps(volumeNode, found, voxels)
         return node
 
     def compare(
@@ -669,39 +671,39 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         Raises:
             as :meth:`segment`.
         """
-        from SEBrainSegLib import scene_maps
-        from SEBrainSegLib.differences import compare
-        from SEBrainSegLib.job import Job
+        from SEBrainSegLib.analysis.comparison import compare
+        from SEBrainSegLib.choices.job import Job
+        from SEBrainSegLib.scene import comparison_nodes
 
         if len(variants) < 2:
             raise SEBrainSegError(_("Name at least two variants to compare."))
         choices = (Parameters(architecture, se, view, device, protocol, "", structures) for se in variants)
         found, voxels = self.run(volumeNode, Job(tuple(choices)), progress, cancelled)
-        return scene_maps.add_compared(volumeNode, compare(found), voxels, consensus)
+        return comparison_nodes.add_compared(volumeNode, compare(found), voxels, consensus)
 
     def run(self, volumeNode, job, progress=None, cancelled=None):
         """Run a job.Job on a volume in this process; returns its segmentations, and the voxelsOf that they are of."""
-        from SEBrainSegLib import scene
+        from SEBrainSegLib.scene import provenance, volume_nodes
 
         job.checked()
         # Before PyTorch is installed, during which the scene may change.
-        scene.refuse_unusable(volumeNode, bundled=not any(parameters.model for parameters in job.choices))
+        volume_nodes.refuse_unusable(volumeNode, bundled=not any(parameters.model for parameters in job.choices))
         self.ensureTorch()
-        voxels, image = scene.voxels_of(volumeNode), scene.image_of(volumeNode)
-        from SEBrainSegLib import inference
+        voxels, image = provenance.voxels_of(volumeNode), volume_nodes.image_of(volumeNode)
+        from SEBrainSegLib.inference import run as inference_run
 
-        return inference.run(image, job, progress, cancelled), voxels
+        return inference_run.run(image, job, progress, cancelled), voxels
 
     def firstVolume(self):
         """The first volume in the scene that users see and that can be segmented, or ``None``."""
-        from SEBrainSegLib import scene
+        from SEBrainSegLib.scene import volume_nodes
 
         kind = "vtkMRMLScalarVolumeNode"
         count = slicer.mrmlScene.GetNumberOfNodesByClass(kind)
         nodes = (slicer.mrmlScene.GetNthNodeByClass(index, kind) for index in range(count))
         # Label maps and volumes of colours or vectors are scalar volumes too, by inheritance.
         shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
-        return next((node for node in shown if not scene.problem(node)), None)
+        return next((node for node in shown if not volume_nodes.problem(node)), None)
 
     @staticmethod
     def hasTorch():
@@ -755,10 +757,10 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
 
     def test_childProcessSegmentsSample(self):
         """As by the panel's button Apply."""
-        from SEBrainSegLib import scene
-        from SEBrainSegLib.background import BackgroundSegmentation
-        from SEBrainSegLib.job import Job
-        from SEBrainSegLib.qtprocess import QtProcess
+        from SEBrainSegLib.choices.job import Job
+        from SEBrainSegLib.scene import segmentation_nodes, volume_nodes
+        from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
+        from SEBrainSegLib.subprocesses.qtprocess import QtProcess
 
         volume, found, said = self.sample(), [], []
         run = BackgroundSegmentation(
@@ -769,12 +771,12 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
             failed=said.append,
             cancelled=lambda: said.append("cancelled"),
         )
-        run.start(scene.image_of(volume), Job())
+        run.start(volume_nodes.image_of(volume), Job())
         while run.running:
             slicer.app.processEvents()
             time.sleep(0.01)
         self.assertEqual(said, [])
-        self.check(volume, scene.add_segmentation(volume, found[0]))
+        self.check(volume, segmentation_nodes.add_segmentation(volume, found[0]))
         self.delayDisplay("A child process segmented the bundled scan")
 
     def sample(self):

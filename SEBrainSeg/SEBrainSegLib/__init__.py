@@ -12,7 +12,7 @@ __all__ = ["Cancelled", "SEBrainSegError", "Segmentation", "UnlikelyError", "rea
 def __getattr__(name):
     # torch is imported when first needed, so that Slicer starts without it.
     if name == "segment":
-        from .inference import segment
+        from .inference.run import segment
 
         return segment
     if name == "read":
@@ -20,7 +20,7 @@ def __getattr__(name):
 
         return read
     if name == "Segmentation":
-        from .segmentation import Segmentation
+        from .inference.result import Segmentation
 
         return Segmentation
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

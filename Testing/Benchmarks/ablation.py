@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from scores import Values, find_scans, mean, spread, table
-from SEBrainSegLib.parameters import Variant
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.choices.parameters import Variant
+from SEBrainSegLib.choices.structures import structures
 from trainings import WIDTH, Training, parser, run, scores_of
 
 HELD_OUT = ("1017", "1036")

@@ -16,8 +16,8 @@ import SimpleITK as sitk
 
 from scores import dice_of_structures, find_scans, mean, table
 from SEBrainSegLib import SEBrainSegError, segment
-from SEBrainSegLib.parameters import Protocol, View, values
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.choices.parameters import Protocol, View, values
+from SEBrainSegLib.choices.structures import structures
 
 
 def main(argv=None):

@@ -19,12 +19,13 @@ import numpy as np
 import torch
 
 from scores import Values, find_scans, labels_found, mean, model_checksum, score, spread, table
-from SEBrainSegLib import SEBrainSegError, zoo
-from SEBrainSegLib.networks import parameters
-from SEBrainSegLib.parameters import Architecture, Parameters, Protocol, Variant, View, values
-from SEBrainSegLib.results import check_writable
-from SEBrainSegLib.structures import structures
-from SEBrainSegLib.volume import check
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.choices.parameters import Architecture, Parameters, Protocol, Variant, View, values
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.files.results import check_writable
+from SEBrainSegLib.inference.geometry import check
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import parameters
 
 try:
     from matplotlib.figure import Figure
@@ -64,13 +65,13 @@ def load(networks):
     """Return ``{network: (its torch modules, checksum of its files)}`` of those that are bundled; name the others.
 
     Args:
-        networks: list of :class:`~SEBrainSegLib.parameters.Parameters`.
+        networks: list of :class:`~SEBrainSegLib.choices.parameters.Parameters`.
     """
     loaded = {}
     for network in networks:
         try:
             modules = [
-                zoo.load(network.architecture, network.se, view, network.protocol).network for view in network.views
+                bundled.load(network.architecture, network.se, view, network.protocol).network for view in network.views
             ]
         except SEBrainSegError as error:
             print(f"{network.name} is left out: {error}", file=sys.stderr)
@@ -109,7 +110,7 @@ def score_scan(scan, networks, checksums, kept):
     """Return ``{network: scores}`` of a scan, from the file of values where they are kept.
 
     Args:
-        networks: list of :class:`~SEBrainSegLib.parameters.Parameters`.
+        networks: list of :class:`~SEBrainSegLib.choices.parameters.Parameters`.
         checksums: of every network's files.
         kept: the :class:`~scores.Values`.
     """
@@ -149,7 +150,7 @@ def network_rows(networks, found, cost):
     """Return the rows of the paper's table, after its header.
 
     Args:
-        networks: list of :class:`~SEBrainSegLib.parameters.Parameters`.
+        networks: list of :class:`~SEBrainSegLib.choices.parameters.Parameters`.
         found: ``{network: scores}``, the scores of shape ``(scans, structures, 2)``.
         cost: ``{network: Cost}``.
     """

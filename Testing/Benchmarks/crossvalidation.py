@@ -12,7 +12,7 @@ import sys
 
 from scores import Values, find_scans, mean, spread, table
 from SEBrainSegLib import SEBrainSegError
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.choices.structures import structures
 from trainings import Training, parser, run, scores_of
 
 # The paper's 27 structures are ours less these: inferior lateral ventricles and accumbens areas.

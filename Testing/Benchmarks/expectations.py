@@ -17,9 +17,9 @@ import SimpleITK as sitk
 
 from scores import read
 from SEBrainSegLib import SEBrainSegError, segment
-from SEBrainSegLib.parameters import Protocol, values
+from SEBrainSegLib.choices.parameters import Protocol, values
+from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.structures import structures
 
 COLUMNS = ("protocol", "label", "structure", "scans", "smallest_share", "largest_share", "smallest_confidence")
 COLUMNS += ("mean_asymmetry", "sd_asymmetry", "superior_mm", "anterior_mm", "right_mm")

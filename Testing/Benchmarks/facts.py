@@ -21,15 +21,15 @@ from pathlib import Path
 import SimpleITK as sitk
 
 from scores import model_checksum
-from SEBrainSegLib import zoo
-from SEBrainSegLib.networks import NETWORKS, parameters
-from SEBrainSegLib.parameters import Architecture, Parameters, Variant, View, values
+from SEBrainSegLib.choices.parameters import Architecture, Parameters, Variant, View, values
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import NETWORKS, parameters
 from SEBrainSegLib.resources import resource
 
 COLUMNS = ("network", "parameters", "increase_percent", "dice_freesurfer", "dice_manual", "seconds")
 SAMPLE = "SampleData/colin27_t1.nii.gz"
 SIDE = 256
-LIBRARY = Path(zoo.__file__).resolve().parent.parent
+LIBRARY = Path(bundled.__file__).resolve().parents[2]
 
 
 def bundled():
@@ -42,7 +42,7 @@ def counts_of(choice):
     """Trainable parameters of a choice, and how many percent of those without SE blocks they are more."""
     with_se = plain = 0
     for view in choice.views:
-        network = zoo.load(choice.architecture, choice.se, view).network
+        network = bundled.load(choice.architecture, choice.se, view).network
         with_se += parameters(network)
         classes, width = network.classifier.weight.shape[:2]
         plain += parameters(NETWORKS[choice.architecture](classes=classes, width=width, se="none"))

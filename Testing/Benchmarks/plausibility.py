@@ -21,8 +21,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from scores import read
-from SEBrainSegLib import SEBrainSegError, plausibility, segment
-from SEBrainSegLib.parameters import Parameters, Protocol, values
+from SEBrainSegLib import SEBrainSegError, segment
+from SEBrainSegLib.choices.parameters import Parameters, Protocol, values
+from SEBrainSegLib.inference import plausibility
 
 TABLE = Path(__file__).resolve().parents[1] / "plausibility.md"
 PLAIN = "as it is"

@@ -19,18 +19,19 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
 from scores import dice_of_structures  # noqa: E402
-from SEBrainSegLib import zoo  # noqa: E402
-from SEBrainSegLib.inference import (  # noqa: E402
+from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.choices.structures import structures  # noqa: E402
+from SEBrainSegLib.inference.brain_region import (  # noqa: E402
     brain_box,
-    classify,
-    classify_in_views,
+    head_box,  # noqa: E402
     inside,
-    keep_largest,
-    keep_pieces,
 )
-from SEBrainSegLib.parameters import Parameters  # noqa: E402
-from SEBrainSegLib.structures import labels_of_classes, mirrored_classes, structures  # noqa: E402
-from SEBrainSegLib.volume import conform, head_box, normalise, restore  # noqa: E402
+from SEBrainSegLib.inference.cleanup import keep_largest, keep_pieces  # noqa: E402
+from SEBrainSegLib.inference.geometry import conform, restore  # noqa: E402
+from SEBrainSegLib.inference.intensities import normalise  # noqa: E402
+from SEBrainSegLib.inference.slices import classify, classify_in_views  # noqa: E402
+from SEBrainSegLib.networks import bundled  # noqa: E402
+from SEBrainSegLib.networks.classes import labels_of_classes, mirrored_classes  # noqa: E402
 
 
 def consistent_sides(classes):
@@ -68,7 +69,9 @@ def main():
     parser.add_argument("--names", nargs="+", help="only these scans")
     chosen = parser.parse_args()
     parameters = Parameters(chosen.architecture, chosen.se, chosen.view, "cpu", chosen.protocol).checked()
-    models = [zoo.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views]
+    models = [
+        bundled.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views
+    ]
     print("| scan | " + " | ".join(STEPS) + " |\n|---|" + "---|" * len(STEPS))
     for path in sorted(chosen.folder.glob("*_t1.nii.gz")):
         name = path.name[: -len("_t1.nii.gz")]

@@ -12,8 +12,9 @@ import SimpleITK as sitk
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
-from SEBrainSegLib import SEBrainSegError, segment, zoo  # noqa: E402
-from SEBrainSegLib.structures import IGNORED, structures  # noqa: E402
+from SEBrainSegLib import SEBrainSegError, segment  # noqa: E402
+from SEBrainSegLib.choices.structures import IGNORED, structures  # noqa: E402
+from SEBrainSegLib.networks import bundled  # noqa: E402
 
 COLUMNS = ("network", "protocol", "scan", "structure", "dice", "hausdorff95_mm", "model_sha256", "scan_sha256")
 
@@ -52,9 +53,9 @@ def model_checksum(network):
     """Return a checksum of the files of a choice of bundled networks.
 
     Args:
-        network: :class:`~SEBrainSegLib.parameters.Parameters`.
+        network: :class:`~SEBrainSegLib.choices.parameters.Parameters`.
     """
-    listed = zoo.checksums()
+    listed = bundled.checksums()
     return digits("".join(listed[f"{name}.pt"] for name in network.networks).encode())
 
 

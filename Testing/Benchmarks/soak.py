@@ -18,10 +18,10 @@ from pathlib import Path
 import psutil
 import SimpleITK as sitk
 
-from SEBrainSegLib import cli
-from SEBrainSegLib.model import write_model
-from SEBrainSegLib.networks import UNet
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.networks.architectures import UNet
+from SEBrainSegLib.networks.model_file import write_model
 
 MOST = 8e6  # bytes that memory may vary by
 NETWORK = {"classes": 3, "width": 2, "kernel": 3, "depth": 2}
@@ -38,7 +38,7 @@ def held():
 def quietly(arguments):
     """Run the command without what it prints; returns its exit status."""
     with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        return cli.main(arguments)
+        return command_line.main(arguments)
 
 
 def main(argv=None):

@@ -22,7 +22,7 @@ import SimpleITK as sitk
 
 from facts import LIBRARY, SAMPLE, bundled
 from scores import table
-from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.resources import resource
 
 CONVOLUTION = (4, 32, 192, 160)  # batch, channels, rows, columns: what most of the layers see
@@ -37,7 +37,7 @@ def convolution_rate(device):
     """Multiplications a CPU-second of a 5 x 5 convolution as the networks have it; a second by the clock on a GPU."""
     import torch
 
-    from SEBrainSegLib import devices
+    from SEBrainSegLib.inference import devices
 
     layer = torch.nn.Conv2d(CONVOLUTION[1], CONVOLUTION[1], 5, padding=2).to(device, memory_format=torch.channels_last)
     slices = torch.zeros(CONVOLUTION, device=device).to(memory_format=torch.channels_last)
@@ -81,8 +81,8 @@ class Multiplications:
 def measure(scan, choice, device, times):
     """Segment a scan in this process as the command line does; returns numbers by name."""
     started, stages = cpu_time(), {}
-    from SEBrainSegLib.reading import read
-    from SEBrainSegLib.results import result_paths, write_results
+    from SEBrainSegLib.files.reading import read
+    from SEBrainSegLib.files.results import result_paths, write_results
 
     def stage(name):
         nonlocal started
@@ -101,7 +101,7 @@ def measure(scan, choice, device, times):
 
     import torch
 
-    from SEBrainSegLib.inference import segment
+    from SEBrainSegLib.inference.run import segment
 
     stage("loading PyTorch")
     with tempfile.TemporaryDirectory() as folder, Multiplications() as multiplications:

@@ -11,16 +11,17 @@ import numpy as np
 import torch
 
 from scores import digits, labels_found, mean, score
-from SEBrainSegLib import SEBrainSegError, no_brain
-from SEBrainSegLib.model import read_model, write_model
-from SEBrainSegLib.networks import parameters
-from SEBrainSegLib.results import check_writable
-from SEBrainSegLib.structures import structures
-from SEBrainSegLib.training import patterns
-from SEBrainSegLib.training.recipes import BrainRecipe
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.files.results import check_writable
+from SEBrainSegLib.inference import plausibility
+from SEBrainSegLib.networks.architectures import parameters
+from SEBrainSegLib.networks.bundled import PROTOCOLS
+from SEBrainSegLib.networks.model_file import read_model, write_model
+from SEBrainSegLib.training import intensity_patterns
+from SEBrainSegLib.training.brain_recipe import BrainRecipe
 from SEBrainSegLib.training.scans import head_labels, labelled_scans
-from SEBrainSegLib.training.train import TimeUp, fit
-from SEBrainSegLib.zoo import PROTOCOLS
+from SEBrainSegLib.training.training import TimeUp, fit
 
 WIDTH, VIEW, SEED = 32, "coronal", 0
 
@@ -57,7 +58,7 @@ def train_missing(trainings, data, steps, minutes):
         configuration = {"architecture": "unet", "classes": len(PROTOCOLS) * (len(structures()) + 1), "width": WIDTH}
         configuration.update(chosen)
         chosen_scans = [scan for scan in scans if scan.name in names]
-        patterns.lay_over(heads, chosen_scans)
+        intensity_patterns.lay_over(heads, chosen_scans)
         network = fit(
             configuration,
             BrainRecipe(chosen_scans, heads, [], VIEW),
@@ -118,7 +119,7 @@ def run(chosen, prepare):
             print(f"{chosen.minutes:g} minutes ended; run the same command to go on.", file=sys.stderr)
             status = 3
         # What so short a training makes of a brain is scored, however little it looks like one.
-        with patch.object(no_brain, "MOST_OUT_OF_PROPORTION", len(structures())):
+        with patch.object(plausibility, "MOST_OUT_OF_PROPORTION", len(structures())):
             write_table()
     except SEBrainSegError as error:
         print(error, file=sys.stderr)

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import cli, results
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.files import results
 
 POSIX = pytest.mark.skipif(os.name != "posix", reason="named pipes and signals")
 
@@ -39,7 +40,7 @@ def pipe(path):
 
 
 def run(*arguments):
-    return cli.main([*map(str, arguments), "--model", "organs", "--device", "cpu"])
+    return command_line.main([*map(str, arguments), "--model", "organs", "--device", "cpu"])
 
 
 def segmented(folder):

@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 @pytest.fixture
 def any_result(monkeypatch):
     """Nothing is refused as unlike a brain: what stand-ins for networks find in made-up images is."""
-    from SEBrainSegLib import plausibility
+    from SEBrainSegLib.inference import plausibility
 
     monkeypatch.setattr(plausibility, "why_no_scan", lambda *_: "")
     monkeypatch.setattr(plausibility, "why_unlikely", lambda *_: "")
@@ -20,7 +20,7 @@ def any_result(monkeypatch):
 @pytest.fixture
 def organs(tmp_path, monkeypatch):
     """A small user-trained model of the name "organs", of two structures, and an empty working directory."""
-    from SEBrainSegLib.structures import read_structures
+    from SEBrainSegLib.choices.structures import read_structures
     from test_user_models import small_model
 
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path / "models"))

@@ -14,11 +14,13 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import DEADLOCK, POSIX, pipe, rows, run, scan, segmented, wait_until
-from SEBrainSegLib import cli, results, summary
-from SEBrainSegLib.console import shown
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.commandline import summary
+from SEBrainSegLib.files import results
+from SEBrainSegLib.files.names import shown
 from test_cli import dicom_series
 
-LIBRARY = Path(cli.__file__).resolve().parents[1]
+LIBRARY = Path(command_line.__file__).resolve().parents[2]
 
 pytestmark = pytest.mark.usefixtures("organs")
 
@@ -60,7 +62,7 @@ def test_pictures_are_scans_to_models_of_pictures_only(tmp_path, monkeypatch, ca
     folder = tmp_path / "study"
     scan(folder / "a.nii.gz")
     sitk.WriteImage(sitk.Image([20, 20], sitk.sitkUInt8), str(folder / "shot.png"))
-    assert cli.main(["study", "--device", "cpu", "-o", "out"]) == 1  # no brain in this scan
+    assert command_line.main(["study", "--device", "cpu", "-o", "out"]) == 1  # no brain in this scan
     assert "a.nii.gz" in capsys.readouterr().err and set(rows("out/sebrainseg.csv")) == {"a.nii.gz"}
     run("study", "-o", "out")
     assert "shot.png" in rows("out/sebrainseg.csv")
@@ -139,11 +141,11 @@ def test_the_summary_is_kept_after_every_scan(tmp_path, monkeypatch):
         if len(seen) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("SEBrainSegLib.batch.update", interrupted)
+    monkeypatch.setattr("SEBrainSegLib.commandline.batch.update", interrupted)
     assert run("study", "-o", "out") == 130
     assert seen == [{"a.nii.gz"}, {"a.nii.gz", "b.nii.gz"}]
     assert not [name for name in os.listdir("out") if name.startswith(".")]
-    monkeypatch.setattr("SEBrainSegLib.batch.update", update)
+    monkeypatch.setattr("SEBrainSegLib.commandline.batch.update", update)
     assert run("study", "-o", "out") == 0
     assert set(rows("out/sebrainseg.csv")) == {"a.nii.gz", "b.nii.gz", "c.nii.gz"}
 
@@ -275,5 +277,5 @@ def test_nothing_outlives_the_command(tmp_path, ended):
 def test_jobs_are_a_number_of_at_least_one(capsys):
     for wrong in ("0", "-2", "many"):
         with pytest.raises(SystemExit):
-            cli.main(["scan.nii", "--jobs", wrong])
+            command_line.main(["scan.nii", "--jobs", wrong])
         assert "whole number of at least 1" in capsys.readouterr().err or wrong == "-2"

@@ -11,10 +11,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, inference, zoo
-from SEBrainSegLib.networks import UNet
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.inference import run as inference_run
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import UNet
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.structures import structures
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 
@@ -205,14 +207,14 @@ def run(tmp_path, monkeypatch, capsys):
         return SimpleNamespace(labels=labels)
 
     def load(architecture, se, view, protocol):
-        if zoo.model_name(architecture, se, view) not in zoo.checksums():
+        if bundled.model_name(architecture, se, view) not in bundled.checksums():
             raise SEBrainSegError(f"There is no bundled network {architecture}-{se}-{view}.")
         return SimpleNamespace(network=UNet(classes=3, width=4, kernel=3, se=se).eval())
 
     monkeypatch.setattr(scores, "segment", segment)
     monkeypatch.setattr(accuracy, "segment", segment)
-    monkeypatch.setattr(zoo, "load", load)
-    monkeypatch.setattr(zoo, "checksums", lambda: CHECKSUMS)
+    monkeypatch.setattr(bundled, "load", load)
+    monkeypatch.setattr(bundled, "checksums", lambda: CHECKSUMS)
     monkeypatch.setattr(comparison, "SIDE", 32)
 
     def run(main, *arguments):
@@ -421,7 +423,7 @@ def test_bad_choices_get_one_sentence(run, folder, tmp_path, monkeypatch):
         assert done.status == 2 and sentence in done.err and done.err.count("\n") == 1
         assert done.calls == []
     assert foreign.read_text(encoding="utf-8") == "my,own,values\n1,2,3\n"
-    monkeypatch.setattr(zoo, "checksums", dict)
+    monkeypatch.setattr(bundled, "checksums", dict)
     done = run(comparison.main, folder, *out)
     assert done.status == 2 and "None of these networks is bundled" in done.err
 
@@ -432,7 +434,7 @@ def test_bad_choices_get_one_sentence(run, folder, tmp_path, monkeypatch):
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """A folder as that of the training data; the two held-out scans have a "brain" of 4 ml to be labelled."""
-    monkeypatch.setattr(inference, "SMALLEST_BRAIN", 1.0)
+    monkeypatch.setattr(inference_run, "SMALLEST_BRAIN", 1.0)
     truth = np.zeros((32, 32, 32), np.uint8)
     truth[8:24, 8:24, 8:16], truth[8:24, 8:24, 16:24] = 41, 2
     for name in ("1000", "1017", "1036"):
@@ -518,7 +520,7 @@ def test_ablation_scores_the_labels_of_the_protocol(data, trained, tmp_path):
         network.classifier.bias.data[protocol * 32 + 1 + INDEX[label]] = 1.0
     path = tmp_path / "network.pt"
     configuration = {"architecture": "unet", "classes": 64, "width": 8}
-    trainings.write_model(path, network, configuration, "coronal", zoo.PROTOCOLS)
+    trainings.write_model(path, network, configuration, "coronal", bundled.PROTOCOLS)
     scans = scores.find_scans([data / "malc"], ["1017"])
     # All of the 32^3 voxels are called one structure, half of a cube of 16^3 is white matter.
     for protocol, label, dice in (("manual", 2, 2 * 2048 / (2048 + 32**3)), ("freesurfer", 16, 0.0)):

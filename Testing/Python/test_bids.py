@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import rows, run, scan
-from SEBrainSegLib import cli
+from SEBrainSegLib.commandline import main as command_line
 
 pytestmark = pytest.mark.usefixtures("organs")
 
@@ -91,9 +91,9 @@ def test_a_dataset_goes_on_where_it_stopped_by_subjects_and_networks(dataset, or
     # Those of another network are neither taken for its own nor replaced.
     organs.rename(organs.with_name("others.pt"))
     arguments = [str(dataset), "out", "participant", "--model", "others", "--device", "cpu"]
-    assert cli.main(arguments) == 1
+    assert command_line.main(arguments) == 1
     assert "are of organs; choose another output folder, or --overwrite" in capsys.readouterr().err
-    assert cli.main([*arguments, "--overwrite"]) == 0
+    assert command_line.main([*arguments, "--overwrite"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -178,5 +178,5 @@ def test_what_is_no_plain_t1w_is_told_apart(dataset, capsys):
 
 def test_the_version_is_told(capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--version"])
+        command_line.main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.startswith("sebrainseg ")

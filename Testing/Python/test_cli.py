@@ -10,10 +10,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, cli, cluster, picture, plausibility, results, user_models, zoo
-from SEBrainSegLib.model import Model
-from SEBrainSegLib.reading import read
-from SEBrainSegLib.structures import Code, Structure, structures
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.choices.structures import Code, Structure, structures
+from SEBrainSegLib.commandline import dask_cluster
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.files import picture, results
+from SEBrainSegLib.files.reading import read
+from SEBrainSegLib.inference import plausibility
+from SEBrainSegLib.networks import bundled, user_models
+from SEBrainSegLib.networks.model_file import Model
 from test_inference import ByIntensity, centred, model, phantom
 from test_volume import rotation, value_at_ras
 
@@ -47,7 +52,7 @@ def network(monkeypatch, any_result):
         protocols.append(protocol)
         return model(ByIntensity(), view)
 
-    monkeypatch.setattr(zoo, "load", load)
+    monkeypatch.setattr(bundled, "load", load)
     views = ("coronal", "axial", "sagittal")
     names = ["unet-none-coronal", *(f"unet-scse-{view}" for view in views), "densenet-cse-coronal"]
     monkeypatch.setattr(bundled, "names", lambda: names)
@@ -77,7 +82,7 @@ def scan(tmp_path):
 
 
 def test_one_scan_leaves_four_files_on_its_own_grid(scan, tmp_path, capsys):
-    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert command_line.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
     name = f"a scan, größer{SUFFIX}"
     assert sorted(os.listdir(tmp_path / "out")) == sorted(name + ending for ending in results.ENDINGS)
     image, labels = sitk.ReadImage(str(scan)), sitk.ReadImage(str(tmp_path / "out" / f"{name}.nii.gz"))
@@ -90,7 +95,7 @@ def test_one_scan_leaves_four_files_on_its_own_grid(scan, tmp_path, capsys):
 
 
 def test_volumes_table_has_left_and_right(scan, tmp_path):
-    cli.main([str(scan), "--device", "cpu"])
+    command_line.main([str(scan), "--device", "cpu"])
     with open(tmp_path / f"a scan, größer{SUFFIX}.csv", newline="", encoding="utf-8") as file:
         rows = {row["structure"]: row for row in csv.DictReader(file)}
     assert len(rows) == 17
@@ -111,11 +116,11 @@ def unlikely(monkeypatch):
 
 def test_an_unlikely_result_is_refused_and_written_if_it_is_accepted(scan, tmp_path, unlikely, capsys):
     arguments = [str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.main(arguments) == 1
+    assert command_line.main(arguments) == 1
     said = capsys.readouterr().err
     assert f"{UPSIDE_DOWN} To see the result all the same, add --accept-unlikely." in said
     assert os.listdir(tmp_path / "out") == []
-    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    assert command_line.main([*arguments, "--accept-unlikely"]) == 0
     assert f"Whole brain: unlikely to be right: {UPSIDE_DOWN}" in capsys.readouterr().out
     with open(tmp_path / "out" / f"a scan, größer{SUFFIX}.csv", newline="", encoding="utf-8") as file:
         whole, *rows = csv.DictReader(file)
@@ -127,10 +132,10 @@ def test_remarks_stand_in_the_summary_and_the_picture(scan, tmp_path, unlikely, 
     scan.with_name("b.nii.gz").write_bytes(scan.read_bytes())
     monkeypatch.setattr(plausibility, "cut_off", lambda *_: (2, 16))
     arguments = [str(tmp_path / "*.nii.gz"), "-o", str(tmp_path / "out"), "--device", "cpu"]
-    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    assert command_line.main([*arguments, "--accept-unlikely"]) == 0
     (tmp_path / "out" / "sebrainseg.csv").unlink()
     # Another run only reads them, from the tables that are there.
-    assert cli.main(arguments) == 0
+    assert command_line.main(arguments) == 0
     with open(tmp_path / "out" / "sebrainseg.csv", newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             assert UPSIDE_DOWN in row["remarks"] and "Brain Stem: cut off by the edge of the scan" in row["remarks"]
@@ -150,7 +155,7 @@ def test_remarks_stand_in_the_summary_and_the_picture(scan, tmp_path, unlikely, 
 
 def test_what_was_found_is_counted(scan, tmp_path, capsys):
     """The stand-in finds four structures."""
-    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert command_line.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "ml in 4 of 31 structures" in capsys.readouterr().out
 
 
@@ -160,8 +165,8 @@ def test_a_bids_app_writes_an_unlikely_result_with_its_reason(scan, tmp_path, un
     image.write_bytes(scan.read_bytes())
     (tmp_path / "study" / "dataset_description.json").write_text('{"Name": "a study"}')
     arguments = [str(tmp_path / "study"), str(tmp_path / "out"), "participant", "--device", "cpu"]
-    assert cli.main(arguments) == 1 and UPSIDE_DOWN in capsys.readouterr().err
-    assert cli.main([*arguments, "--accept-unlikely"]) == 0
+    assert command_line.main(arguments) == 1 and UPSIDE_DOWN in capsys.readouterr().err
+    assert command_line.main([*arguments, "--accept-unlikely"]) == 0
     made = tmp_path / "out" / "sub-01" / "anat"
     assert UPSIDE_DOWN in (made / "sub-01_desc-sebrainseg_dseg.json").read_text(encoding="utf-8")
     assert UPSIDE_DOWN in (made / "sub-01_desc-sebrainseg_volumes.tsv").read_text(encoding="utf-8")
@@ -176,21 +181,21 @@ def test_other_processes_and_machines_accept_what_is_unlikely(scan, tmp_path, mo
         scans.clear()
         return (each for each in ())
 
-    monkeypatch.setattr(cli, "in_processes", engine)
-    monkeypatch.setattr(cluster, "on_cluster", engine)
+    monkeypatch.setattr(command_line, "in_processes", engine)
+    monkeypatch.setattr(dask_cluster, "on_cluster", engine)
     scan.with_name("b.nii.gz").write_bytes(scan.read_bytes())
     for more in ([], ["--accept-unlikely"]):
-        cli.main([str(tmp_path / "*.nii.gz"), "-o", str(tmp_path / "out"), *options, *more])
+        command_line.main([str(tmp_path / "*.nii.gz"), "-o", str(tmp_path / "out"), *options, *more])
     assert asked == [False, True]
 
 
 def test_results_that_exist_are_kept_unless_told(scan, tmp_path, capsys):
     kept = tmp_path / f"a scan, größer{SUFFIX}.csv"
     kept.write_text("mine")
-    assert cli.main([str(scan), "--device", "cpu"]) == 1
+    assert command_line.main([str(scan), "--device", "cpu"]) == 1
     assert kept.read_text() == "mine" and "--overwrite" in capsys.readouterr().err
     assert not (tmp_path / f"a scan, größer{SUFFIX}.png").exists()
-    assert cli.main([str(scan), "--device", "cpu", "--overwrite"]) == 0
+    assert command_line.main([str(scan), "--device", "cpu", "--overwrite"]) == 0
     assert "structure" in kept.read_text()
 
 
@@ -200,7 +205,7 @@ def test_one_bad_file_does_not_stop_the_others(scan, tmp_path, capsys):
     text = tmp_path / "notes.txt"
     text.write_text("no image")
     inputs = [str(tmp_path / "missing.nii"), str(broken), str(text), str(scan)]
-    assert cli.main([*inputs, "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert command_line.main([*inputs, "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
     errors = capsys.readouterr().err
     assert "3 of 4 inputs were not segmented" in errors and "Traceback" not in errors
     assert "missing.nii does not exist" in errors
@@ -221,8 +226,8 @@ def test_an_unexpected_failure_does_not_stop_the_others(scan, tmp_path, monkeypa
             return super().forward(x)
 
     network = FailsOnce()
-    monkeypatch.setattr(zoo, "load", lambda *_: model(network))
-    assert cli.main([str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    monkeypatch.setattr(bundled, "load", lambda *_: model(network))
+    assert command_line.main([str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
     errors = capsys.readouterr().err
     assert "can't allocate memory" in errors and "Traceback" not in errors
     assert (tmp_path / "out" / f"second{SUFFIX}.csv").exists()
@@ -232,7 +237,7 @@ def test_a_broken_input_does_not_reserve_its_name(scan, tmp_path):
     broken = tmp_path / "bad" / scan.name
     broken.parent.mkdir()
     broken.write_bytes(b"nothing")
-    assert cli.main([str(broken), str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert command_line.main([str(broken), str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
     assert (tmp_path / "out" / f"a scan, größer{SUFFIX}.csv").exists()
 
 
@@ -240,13 +245,13 @@ def test_a_linked_scan_gets_its_results_beside_the_link(scan, tmp_path):
     link = tmp_path / "subject" / "sub-01_T1w.nii.gz"
     link.parent.mkdir()
     link.symlink_to(scan)
-    assert cli.main([str(link), "--device", "cpu"]) == 0
+    assert command_line.main([str(link), "--device", "cpu"]) == 0
     assert (link.parent / f"sub-01_T1w{SUFFIX}.csv").exists()
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_segmenting(scan, tmp_path, network, capsys):
     (tmp_path / "file").write_text("in the way")
-    assert cli.main([str(scan), "-o", str(tmp_path / "file" / "out"), "--device", "cpu"]) == 1
+    assert command_line.main([str(scan), "-o", str(tmp_path / "file" / "out"), "--device", "cpu"]) == 1
     shown = capsys.readouterr().err
     assert "choose another with -o" in shown and "Segmenting" not in shown
 
@@ -256,12 +261,12 @@ def test_two_inputs_of_one_name_do_not_replace_each_other(scan, tmp_path, capsys
     twin.parent.mkdir()
     twin.write_bytes(scan.read_bytes())
     arguments = [str(scan), str(twin), "-o", str(tmp_path / "out"), "--device", "cpu", "--overwrite"]
-    assert cli.main(arguments) == 1
+    assert command_line.main(arguments) == 1
     assert "would replace those of" in capsys.readouterr().err
 
 
 def test_a_wrong_choice_is_one_sentence(scan, capsys):
-    assert cli.main([str(scan), "--se", "more"]) == 2
+    assert command_line.main([str(scan), "--se", "more"]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and "scse" in error
 
@@ -277,22 +282,22 @@ def test_a_wrong_choice_is_one_sentence(scan, capsys):
     ],
 )
 def test_a_network_that_cannot_be_had_is_one_sentence(scan, kidneys, capsys, options, words):
-    assert cli.main([str(scan), *options]) == 2
+    assert command_line.main([str(scan), *options]) == 2
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and all(word in error for word in words), error
 
 
 def test_all_views_and_another_protocol_have_results_of_their_own(scan, tmp_path, network, capsys):
-    assert cli.main([str(scan), "--view", "all", "--protocol", "manual", "--device", "cpu"]) == 0
+    assert command_line.main([str(scan), "--view", "all", "--protocol", "manual", "--device", "cpu"]) == 0
     assert (tmp_path / "a scan, größer_unet-scse-all-manual.csv").exists()
     assert network == ["manual"] * 3
-    assert cli.main([str(scan), "--device", "cpu"]) == 0
+    assert command_line.main([str(scan), "--device", "cpu"]) == 0
     assert network == ["manual"] * 3 + ["freesurfer"]
 
 
 def test_the_list_is_of_what_can_be_typed(kidneys, capsys):
     with pytest.raises(SystemExit) as ended:
-        cli.main(["--list"])
+        command_line.main(["--list"])
     assert ended.value.code == 0
     assert capsys.readouterr().out.splitlines() == [
         "--architecture unet --se none --view coronal",
@@ -314,7 +319,7 @@ def colours_of(path):
 
 def test_a_user_trained_model_gives_its_own_structures(scan, tmp_path, kidneys, capsys):
     kidneys((1.5, 1.5, 1.5))
-    assert cli.main([str(scan), "--model", "my kidneys", "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
+    assert command_line.main([str(scan), "--model", "my kidneys", "-o", str(tmp_path / "out"), "--device", "cpu"]) == 0
     assert "in 2 structures" in capsys.readouterr().out
     result = str(tmp_path / "out" / "a scan, größer_my kidneys")
     labels = sitk.ReadImage(f"{result}.nii.gz")
@@ -348,7 +353,7 @@ def test_a_2d_image_leaves_labels_a_picture_and_one_slice_for_slicer(tmp_path, k
         image.SetSpacing((0.5, 0.5, 3.0))
     path = tmp_path / f"x-ray{ending}"
     sitk.WriteImage(image, str(path))
-    assert cli.main([str(path), "--model", "my kidneys", "--device", "cpu"]) == 0
+    assert command_line.main([str(path), "--model", "my kidneys", "--device", "cpu"]) == 0
     result = str(tmp_path / "x-ray_my kidneys")
     expected = np.where(array == 1000, 300, np.where(array == 700, 7, 0))
     labels = sitk.ReadImage(f"{result}.nii.gz")
@@ -373,13 +378,13 @@ def test_a_full_disk_leaves_nothing_half_written(scan, tmp_path, monkeypatch, ca
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(picture, "write", full)
-    assert cli.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
+    assert command_line.main([str(scan), "-o", str(tmp_path / "out"), "--device", "cpu"]) == 1
     assert "No space left" in capsys.readouterr().err
     assert os.listdir(tmp_path / "out") == []
 
 
 def test_segmentation_file_names_and_codes_every_structure(scan, tmp_path):
-    cli.main([str(scan), "--device", "cpu"])
+    command_line.main([str(scan), "--device", "cpu"])
     image = sitk.ReadImage(str(tmp_path / f"a scan, größer{SUFFIX}.seg.nrrd"))
     names = [image.GetMetaData(f"Segment{index}_Name") for index in range(31)]
     assert names == [structure.name for structure in structures()]
@@ -390,7 +395,7 @@ def test_segmentation_file_names_and_codes_every_structure(scan, tmp_path):
 
 def test_slicers_own_reader_opens_the_segmentation_file(scan, tmp_path):
     slicer = pytest.importorskip("slicer")
-    cli.main([str(scan), "--device", "cpu"])
+    command_line.main([str(scan), "--device", "cpu"])
     scene = slicer.vtkMRMLScene()
     node = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
     storage = slicer.vtkMRMLSegmentationStorageNode()
@@ -482,9 +487,11 @@ def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
 
 
 def test_the_readme_names_every_option_and_no_other():
-    root = Path(cli.__file__).resolve().parents[2]
+    root = Path(command_line.__file__).resolve().parents[3]
     (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
-    known = {name for action in cli.parser()._actions for name in action.option_strings if name.startswith("--")}
+    known = {
+        name for action in command_line.parser()._actions for name in action.option_strings if name.startswith("--")
+    }
     named = set(re.findall(r"--[a-z-]+", synopsis))
     others = {"--session_label", "--skip_bids_validation"}  # BIDS apps have both spellings
     assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label", *others}

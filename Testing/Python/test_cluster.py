@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from cohorts import DEADLOCK, POSIX, pipe, rows, run, scan, segmented, wait_until
-from SEBrainSegLib import cli
+from SEBrainSegLib.commandline import main as command_line
 
 pytestmark = pytest.mark.usefixtures("organs")
 distributed = pytest.importorskip("distributed")
@@ -44,7 +44,7 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
     begun.mkdir(), ended.mkdir()
 
     def hold():
-        from SEBrainSegLib import batch
+        from SEBrainSegLib.commandline import batch
 
         def held(scan, work, progress=None, segment_scan=batch.segment_scan):
             (begun / scan.path.stem).touch()
@@ -57,14 +57,14 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
 
     client.run(hold)
     client.wait_for_workers(2)
-    tell = cli.tell
+    tell = command_line.tell
 
     def interrupted(line, failure):
         tell(line, failure)
         if "[1/20]" in line:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "tell", interrupted)
+    monkeypatch.setattr(command_line, "tell", interrupted)
     assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
     assert "the same command goes on" in capsys.readouterr().err
     go.touch()
@@ -101,7 +101,7 @@ def test_a_worker_that_dies_costs_no_scan(tmp_path, client):
 
 def test_without_a_cluster_there_is_one_sentence(tmp_path, monkeypatch, capsys):
     scan(tmp_path / "a.nii.gz")
-    monkeypatch.setattr("SEBrainSegLib.cluster.TIMEOUT", 1)
+    monkeypatch.setattr("SEBrainSegLib.commandline.dask_cluster.TIMEOUT", 1)
     for address in ("tcp://127.0.0.1:9", "nonsense://"):
         assert run("a.nii.gz", "--dask", address) == 1
         error = capsys.readouterr().err

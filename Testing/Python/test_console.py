@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 
 from cohorts import DEADLOCK, POSIX, rows, run, scan, segmented, wait_until
-from SEBrainSegLib import cli, console
+from SEBrainSegLib.commandline import console
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.files import names
 from test_training_for_everyone import write_pairs, write_table
 
-LIBRARY = Path(cli.__file__).resolve().parents[1]
+LIBRARY = Path(command_line.__file__).resolve().parents[2]
 
 
 def nobody_reads():
@@ -59,7 +61,7 @@ def test_a_line_that_cannot_be_shown_costs_no_scan(organs, tmp_path, monkeypatch
 @pytest.mark.parametrize("which", ["stdout", "stderr"])
 @pytest.mark.parametrize("kind", CONSOLES)
 def test_a_line_that_cannot_be_shown_costs_no_training(tmp_path, monkeypatch, kind, which):
-    from SEBrainSegLib.training import __main__ as training
+    from SEBrainSegLib.training import main as training
 
     labels = np.zeros((2, 16, 16, 16), np.uint8)
     labels[:, 4:12, 4:12, 4:12] = 1
@@ -109,10 +111,10 @@ with console.steady('x'):
 
 
 def test_text_that_no_file_can_hold_is_shown_all_the_same():
-    assert console.shown("größe 脑.nii") == "größe 脑.nii"
-    assert console.shown("M\udcfcller.nii") == "M\\xfcller.nii"
-    assert console.shown("\ud800.nii") == "\\ud800.nii"
-    assert console.shown("a\nb\r\x1b[2J\x9b.nii") == "a\\nb\\r\\x1b[2J\\x9b.nii"
+    assert names.shown("größe 脑.nii") == "größe 脑.nii"
+    assert names.shown("M\udcfcller.nii") == "M\\xfcller.nii"
+    assert names.shown("\ud800.nii") == "\\ud800.nii"
+    assert names.shown("a\nb\r\x1b[2J\x9b.nii") == "a\\nb\\r\\x1b[2J\\x9b.nii"
 
 
 # Progress
@@ -127,7 +129,7 @@ def test_progress_off_a_terminal_goes_on_while_nothing_new_happens(monkeypatch):
     assert console.SILENCE <= 10
     monkeypatch.setattr(console, "SILENCE", 0.02)
     stream = io.StringIO()
-    line = cli.ProgressLine("t1", stream)
+    line = command_line.ProgressLine("t1", stream)
     line(0.15, "Segmenting coronal slices")
     wait_until(lambda: stream.getvalue().count("15% Segmenting coronal slices") >= 3)
     line(0.4, "Segmenting coronal slices")
@@ -139,7 +141,7 @@ def test_progress_off_a_terminal_goes_on_while_nothing_new_happens(monkeypatch):
 
 def test_progress_on_a_terminal_is_one_line():
     stream = Terminal()
-    line = cli.ProgressLine("t1", stream)
+    line = command_line.ProgressLine("t1", stream)
     for number in range(10):
         line(number / 10, "Segmenting")
     line.close()
@@ -149,5 +151,5 @@ def test_progress_on_a_terminal_is_one_line():
 def test_scans_in_other_processes_are_spoken_of_while_they_take_long(monkeypatch):
     monkeypatch.setattr(console, "SILENCE", 0.02)
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with cli.signs_of_life(SimpleNamespace(finished=3, count=12)):
+    with command_line.signs_of_life(SimpleNamespace(finished=3, count=12)):
         wait_until(lambda: sys.stderr.getvalue().count("3 of 12 inputs done") >= 2)

@@ -4,9 +4,9 @@ import json
 import subprocess
 import sys
 
-from SEBrainSegLib import devices
-from SEBrainSegLib.background import MODULE_FOLDER
-from SEBrainSegLib.device_search import DeviceSearch
+from SEBrainSegLib.inference import devices
+from SEBrainSegLib.subprocesses.background import MODULE_FOLDER
+from SEBrainSegLib.subprocesses.device_search import DeviceSearch
 
 
 class Process:

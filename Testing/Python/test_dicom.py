@@ -8,8 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import run
-from SEBrainSegLib import SEBrainSegError, orientation, reading
-from SEBrainSegLib.reading import read
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.files import orientation, reading
+from SEBrainSegLib.files.reading import read
 
 COUNT = 5
 ROW, COLUMN = (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import SEBrainSegError, expectations, volumes
-from SEBrainSegLib.differences import compare
+from SEBrainSegLib import SEBrainSegError
+from SEBrainSegLib.analysis import remarks as remarks_module
+from SEBrainSegLib.analysis import volume_table
+from SEBrainSegLib.analysis.comparison import compare
+from SEBrainSegLib.analysis.remarks import Range, remarks
+from SEBrainSegLib.analysis.volume_table import volumes_of
+from SEBrainSegLib.choices.job import Job, excitation_blocks
+from SEBrainSegLib.choices.parameters import Parameters, Protocol, values
+from SEBrainSegLib.choices.structures import GROUPS, selected, structures
 from SEBrainSegLib.errors import Cancelled
-from SEBrainSegLib.expectations import Range, remarks
-from SEBrainSegLib.facts import facts
-from SEBrainSegLib.job import Job, excitation_blocks
-from SEBrainSegLib.parameters import Parameters, Protocol, values
-from SEBrainSegLib.segmentation import Segmentation
-from SEBrainSegLib.structures import GROUPS, selected, structures
-from SEBrainSegLib.volumes import volumes_of
+from SEBrainSegLib.inference.result import Segmentation
+from SEBrainSegLib.networks.bundled import facts
 
 HIPPOCAMPI = selected("Hippocampus")
 
@@ -57,7 +59,7 @@ def test_a_comparison_goes_slab_by_slab_and_can_be_ended(monkeypatch):
         image = sitk.GetImageFromArray(array)
         variants.append(Segmentation(image, volumes_of(image, HIPPOCAMPI), "cpu", HIPPOCAMPI))
     whole = compare(variants)
-    monkeypatch.setattr("SEBrainSegLib.differences.SLAB", 3 * 4 * 5)
+    monkeypatch.setattr("SEBrainSegLib.analysis.comparison.SLAB", 3 * 4 * 5)
     found = compare(variants, seen.append)
     assert seen == pytest.approx([3 / 7, 6 / 7, 1])
     np.testing.assert_array_equal(found.dice, whole.dice)
@@ -90,27 +92,27 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_rows_of_the_table(monkeypatch):
-    monkeypatch.setattr(expectations, "ranges", dict)
+    monkeypatch.setattr(remarks_module, "ranges", dict)
     found = segmentation(
         [17, 17, 17, 53, 16], selected("hippocampus, brain stem"), confidences={17: 0.9, 53: 0.5, 16: 0.7}
     )
-    stem, hippocampus = volumes.rows(found)
+    stem, hippocampus = volume_table.rows(found)
     assert [hippocampus[name] for name in ("structure", "left_ml", "right_ml", "total_ml")] == ["Hippocampus", 3, 1, 4]
     assert hippocampus["asymmetry_percent"] == pytest.approx(100)  # 2 ml of a mean of 2
     assert hippocampus["confidence"] == pytest.approx((3 * 0.9 + 0.5) / 4)
-    assert [stem[name] for name in volumes.COLUMNS] == ["Brain Stem", "", "", 1.0, "", "", 0.7, ""]
-    assert volumes.texts(hippocampus)["asymmetry_percent"] == "100.0"
+    assert [stem[name] for name in volume_table.COLUMNS] == ["Brain Stem", "", "", 1.0, "", "", 0.7, ""]
+    assert volume_table.texts(hippocampus)["asymmetry_percent"] == "100.0"
 
 
 def test_nothing_found_makes_no_numbers_up():
-    (row,) = volumes.rows(segmentation([0, 0]))
+    (row,) = volume_table.rows(segmentation([0, 0]))
     assert (row["total_ml"], row["asymmetry_percent"], row["confidence"]) == (0, "", "")
 
 
 @pytest.fixture
 def expected(monkeypatch):
     known = {("freesurfer", each.label): Range(3, 0.02, 0.05, 0.8) for each in structures()}
-    monkeypatch.setattr(expectations, "ranges", lambda: known)
+    monkeypatch.setattr(remarks_module, "ranges", lambda: known)
 
 
 def whole_brain(**ml):
@@ -134,7 +136,7 @@ def test_what_held_out_scans_never_gave_is_remarked_upon(expected):
     assert remarks(cut)[16] == "cut off by the edge of the scan"
     # Other networks are more or less confident by nature.
     assert remarks(replace(unsure, volumes=whole_brain().volumes, parameters=Parameters(view="all"))) == {}
-    remark = {row["structure"]: row["remark"] for row in volumes.rows(whole_brain(l17=8))}
+    remark = {row["structure"]: row["remark"] for row in volume_table.rows(whole_brain(l17=8))}
     assert remark["Hippocampus"].startswith("left: much smaller") and remark["Amygdala"] == ""
 
 
@@ -143,11 +145,11 @@ def test_asymmetry_beyond_that_of_held_out_scans_is_remarked_upon(monkeypatch):
         ("freesurfer", each.label): Range(9, 0.0, 1.0, 0.8, *((12.0, 5.0) if each.side else (None, None)))
         for each in structures()
     }
-    monkeypatch.setattr(expectations, "ranges", lambda: known)
+    monkeypatch.setattr(remarks_module, "ranges", lambda: known)
 
     def remark(left, right, **fields):
         found = replace(whole_brain(l18=left, l54=right), **fields)
-        return {row["structure"]: row["remark"] for row in volumes.rows(found)}["Amygdala"]
+        return {row["structure"]: row["remark"] for row in volume_table.rows(found)}["Amygdala"]
 
     # 12 percent are usual, and up to three times 5 more or less.
     assert remark(1.12, 1.0) == remark(1.3, 1.0) == remark(1.0, 1.0) == ""
@@ -162,7 +164,7 @@ def test_asymmetry_beyond_that_of_held_out_scans_is_remarked_upon(monkeypatch):
 def test_the_bundled_figures_tell_an_amygdala_half_as_large_as_the_other():
     for protocol in values(Protocol):
         found = replace(whole_brain(l18=2.0, l54=1.0, l26=1.26, l58=0.56), parameters=Parameters(protocol=protocol))
-        said = {row["structure"]: row["remark"] for row in volumes.rows(found)}
+        said = {row["structure"]: row["remark"] for row in volume_table.rows(found)}
         assert "left unusually large beside right (67 %" in said["Amygdala"]
         assert "left unusually large beside right (77 %" in said["Accumbens Area"]
 
@@ -212,7 +214,7 @@ def test_facts_are_those_of_bundled_networks():
 
 
 def test_what_is_expected_is_there_for_every_structure_of_both_protocols():
-    known = expectations.ranges()
+    known = remarks_module.ranges()
     assert set(known) == {(protocol, each.label) for protocol in values(Protocol) for each in structures()}
     for each in known.values():
         assert each.scans >= 2 and 0 <= each.smallest <= each.largest < 0.5 and 0.5 < each.confidence < 1

@@ -5,15 +5,20 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, bundled, devices, inference, segment, zoo
-from SEBrainSegLib.excitation import block_named
-from SEBrainSegLib.inference import look
-from SEBrainSegLib.job import excitation_blocks
-from SEBrainSegLib.model import Model
-from SEBrainSegLib.networks import NETWORKS
-from SEBrainSegLib.parameters import Parameters
-from SEBrainSegLib.structures import structures, unsided_classes
-from SEBrainSegLib.volume import head_box, prepare
+from SEBrainSegLib import SEBrainSegError, segment
+from SEBrainSegLib.choices.job import excitation_blocks
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.inference import devices
+from SEBrainSegLib.inference import run as inference_run
+from SEBrainSegLib.inference.brain_region import head_box
+from SEBrainSegLib.inference.excitation_recorder import block_named
+from SEBrainSegLib.inference.preparation import prepare
+from SEBrainSegLib.inference.slices import look
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import NETWORKS
+from SEBrainSegLib.networks.classes import unsided_classes
+from SEBrainSegLib.networks.model_file import Model
 from test_inference import GRIDS, centred, phantom
 
 CPU = torch.device("cpu")
@@ -89,8 +94,8 @@ def test_channel_excitation_is_that_of_the_paper(array):
 
 def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch, any_result):
     toy = model("scse")
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: toy)
-    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: toy)
+    monkeypatch.setattr(inference_run, "SMALLEST_BRAIN", -1.0)
     size = (77, 90, 71)
     image = phantom(centred(np.eye(3), size), size)
     found = segment(image, device="cpu", excitation="encoder 2").excitation
@@ -139,7 +144,7 @@ def test_a_pass_that_ran_out_of_memory_leaves_no_trace(array):
 def test_the_blocks_on_offer_are_those_of_the_bundled_networks():
     for name in bundled.names():
         chosen = Parameters(*name.split("-"))
-        there, blocks = excitation_blocks(chosen), zoo.load(*name.split("-")).network
+        there, blocks = excitation_blocks(chosen), bundled.load(*name.split("-")).network
         assert there == tuple(each for each in (*excitation_blocks(Parameters()), "bottleneck") if has(blocks, each))
 
 
@@ -196,7 +201,7 @@ def smoothed(slices):
 
 @pytest.mark.parametrize("architecture", ["unet", "sdnet", "densenet"])
 def test_of_the_bundled_networks_u_net_gets_smoothed_slices_and_others_get_them_as_they_are(array, architecture):
-    bundled_one, seen = zoo.load(architecture, "none", "coronal"), []
+    bundled_one, seen = bundled.load(architecture, "none", "coronal"), []
     bundled_one.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0].numpy()))
     look([bundled_one], array, CPU, lambda fraction: None)
     slices = np.moveaxis(array, 1, 0)
@@ -230,8 +235,8 @@ def test_confidence_of_three_views_is_that_of_the_mean_of_their_logarithms(array
 
 
 def test_maps_lie_on_the_scans_own_grid(monkeypatch, any_result):
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
-    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(se, view))
+    monkeypatch.setattr(inference_run, "SMALLEST_BRAIN", -1.0)
     found = {}
     for grid in ("RAS", "LIA"):
         matrix, size = GRIDS[grid]
@@ -251,8 +256,8 @@ def test_maps_lie_on_the_scans_own_grid(monkeypatch, any_result):
 
 
 def test_mean_confidence_of_a_structure(monkeypatch, any_result):
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(se, view))
-    monkeypatch.setattr(inference, "SMALLEST_BRAIN", -1.0)
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(se, view))
+    monkeypatch.setattr(inference_run, "SMALLEST_BRAIN", -1.0)
     image = phantom(centred(np.eye(3), (80, 96, 76)), (80, 96, 76))
     found = segment(image, device="cpu", confidence=True)
     labels, sure = sitk.GetArrayFromImage(found.labels), sitk.GetArrayFromImage(found.confidence)

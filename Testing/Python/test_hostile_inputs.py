@@ -19,32 +19,28 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohorts import POSIX, run, scan
-from SEBrainSegLib import (
-    SEBrainSegError,
-    UnlikelyError,
-    expectations,
-    inference,
-    no_brain,
-    results,
-    segment,
-    summary,
-    turns,
-    zoo,
-)
-from SEBrainSegLib.networks import UNet
-from SEBrainSegLib.reading import read
-from SEBrainSegLib.volume import conform, prepare, restore
+from SEBrainSegLib import SEBrainSegError, UnlikelyError, segment
+from SEBrainSegLib.analysis import remarks as remarks_module
+from SEBrainSegLib.commandline import summary
+from SEBrainSegLib.files import folder_lock, results
+from SEBrainSegLib.files.reading import read
+from SEBrainSegLib.inference import brain_region, plausibility, slices
+from SEBrainSegLib.inference import run as inference_run
+from SEBrainSegLib.inference.geometry import conform, restore
+from SEBrainSegLib.inference.preparation import prepare
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import UNet
 from test_cli import dicom_series
 from test_inference import ByIntensity, centred, model, phantom
 from test_volume import value_at_ras
 
-LIBRARY = Path(results.__file__).resolve().parents[1]
+LIBRARY = Path(results.__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def network(monkeypatch, any_result):
     stand_in = ByIntensity()
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     return stand_in
 
 
@@ -176,7 +172,7 @@ def test_a_fill_makes_no_ct_of_a_scan_nor_a_scan_of_a_ct(fill):
     )
     for image, words in ((scan, "choose a T1-weighted scan of a whole head"), (ct, "those of a CT")):
         image.SetSpacing((2, 2, 2))
-        assert words in no_brain.why_none(image, sitk.GetArrayFromImage(conform(image)))
+        assert words in plausibility.why_none(image, sitk.GetArrayFromImage(conform(image)))
 
 
 @pytest.mark.parametrize("spacing, size", [(0.4, (200, 240, 190)), (6.0, (14, 16, 13))])
@@ -193,7 +189,7 @@ def test_memory_for_a_large_scan_is_that_of_the_brain_and_little_more():
     code = """
 import resource, sys
 import SimpleITK as sitk
-from SEBrainSegLib.volume import prepare
+from SEBrainSegLib.inference.geometry import prepare
 image = sitk.GaussianSource(sitk.sitkUInt8, [512, 512, 400], sigma=[60.0] * 3, mean=[256, 256, 200], scale=200)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 image.SetSpacing((0.4, 0.4, 0.4))
@@ -261,8 +257,8 @@ def test_nearly_singular_axes_are_refused():
 
 directions = st.builds(
     lambda turns, order, flips: (
-        np.linalg.qr(np.array(turns).reshape(3, 3) + 0.01 * np.eye(3))[0][:, order] * flips
-        if max(map(abs, turns)) > 0.1
+        np.linalg.qr(np.array(folder_lock).reshape(3, 3) + 0.01 * np.eye(3))[0][:, order] * flips
+        if max(map(abs, folder_lock)) > 0.1
         else np.eye(3)[:, order] * flips
     ),
     st.lists(st.floats(-1, 1, width=32), min_size=9, max_size=9),
@@ -371,7 +367,7 @@ NO_BRAINS = {
 @pytest.mark.parametrize("kind", NO_BRAINS)
 def test_what_is_no_brain_is_told_apart_in_words(monkeypatch, kind):
     image, words = NO_BRAINS[kind]
-    monkeypatch.setattr(zoo, "load", lambda *_: model(Blind()))
+    monkeypatch.setattr(bundled, "load", lambda *_: model(Blind()))
     with pytest.raises(SEBrainSegError, match=f"^Only 0 ml of brain were found; .*{words}"):
         segment(image, device="cpu")
 
@@ -396,26 +392,26 @@ UPSIDE_DOWN = (
 
 
 def measured(text, protocol="freesurfer"):
-    volumes = dict.fromkeys((label for each, label in expectations.ranges() if each == protocol), 0.0)
+    volumes = dict.fromkeys((label for each, label in remarks_module.ranges() if each == protocol), 0.0)
     numbers = text.split()
     return {**volumes, **{int(label): float(ml) for label, ml in zip(numbers[::2], numbers[1::2])}}
 
 
 def test_a_head_upside_down_is_told_from_an_upright_one_and_a_part_of_it():
-    assert "upside down" in no_brain.why_unlike(measured(UPSIDE_DOWN), "freesurfer")
+    assert "upside down" in plausibility.why_unlike(measured(UPSIDE_DOWN), "freesurfer")
     whole = measured(UPRIGHT)
-    assert no_brain.why_unlike(whole, "freesurfer") == ""
+    assert plausibility.why_unlike(whole, "freesurfer") == ""
     upper = " ".join(UPRIGHT.split()[:14])
-    assert no_brain.why_unlike(measured(upper), "freesurfer") == ""
+    assert plausibility.why_unlike(measured(upper), "freesurfer") == ""
     deep = {label: ml * (0.2 if label in (2, 3, 41, 42, 7, 8, 46, 47) else 1) for label, ml in whole.items()}
-    assert no_brain.why_unlike(deep, "freesurfer") == ""
+    assert plausibility.why_unlike(deep, "freesurfer") == ""
     # Six times the ventricles, as in hydrocephalus.
     ventricles = {label: ml * (6 if label in (4, 5, 14, 15, 43, 44) else 1) for label, ml in whole.items()}
-    assert no_brain.why_unlike(ventricles, "freesurfer") == ""
+    assert plausibility.why_unlike(ventricles, "freesurfer") == ""
 
 
 def test_a_result_unlike_any_brain_is_refused(monkeypatch):
-    monkeypatch.setattr(zoo, "load", lambda *_: model(ByIntensity()))
+    monkeypatch.setattr(bundled, "load", lambda *_: model(ByIntensity()))
     size = (80, 96, 76)
     image = phantom(centred(np.eye(3), size), size)
     noise = sitk.GetImageFromArray(np.random.default_rng(0).normal(0, 9, size[::-1]).astype(np.float32))
@@ -635,18 +631,18 @@ def test_killed_at_any_moment_it_leaves_no_mixture_and_bars_nobody(tmp_path, mon
     shown = subprocess.run(command, cwd=LIBRARY, capture_output=True, text=True, check=True).stdout
     outcomes = dict(map(json.loads, shown.splitlines()))
     assert set(outcomes.values()) == {0, 9}
-    monkeypatch.setattr(turns, "PATIENCE", 0.2)
+    monkeypatch.setattr(folder_lock, "PATIENCE", 0.2)
     kinds, locked = set(), 0
     for place, status in outcomes.items():
         paths = results.result_paths(tmp_path / str(place), "scan")
         found = there(paths)
         assert len(set(found.values())) <= 1, (place, found)
         kinds.add((status, len(found), *set(found.values())))
-        if (tmp_path / str(place) / turns.LOCK).exists():
+        if (tmp_path / str(place) / folder_lock.LOCK).exists():
             locked += 1
         results.write_results(None, "newer", paths, overwrite=True, writers=TEXTS)
         assert there(paths) == dict.fromkeys(paths, "newer")
-        assert not (tmp_path / str(place) / turns.LOCK).exists()
+        assert not (tmp_path / str(place) / folder_lock.LOCK).exists()
     # It was killed before, between and after the renamings.
     assert locked >= 4 and {(9, 4, "old"), (9, 0), (9, 2, "new"), (9, 4, "new"), (0, 4, "new")} <= kinds
 
@@ -702,7 +698,7 @@ def test_a_disk_that_fills_up_while_any_result_is_written_leaves_nothing(organs,
 
 
 def test_one_altered_bit_of_a_users_model_is_found_or_harmless(organs, tmp_path):
-    from SEBrainSegLib import user_models
+    from SEBrainSegLib.networks import user_models
 
     content, expected = organs.read_bytes(), user_models.load("organs").network.state_dict()
     rng, refused = np.random.default_rng(0), 0
@@ -724,7 +720,7 @@ def test_one_altered_bit_of_a_users_model_is_found_or_harmless(organs, tmp_path)
     "change", [{"architecture": "sdnet"}, {"width": 3}, {"classes": 4}, {"depth": 3}, {"se": "scse"}]
 )
 def test_weights_of_another_network_are_refused(organs, tmp_path, change):
-    from SEBrainSegLib import user_models
+    from SEBrainSegLib.networks import user_models
 
     stored = torch.load(organs, weights_only=True)
     stored["configuration"].update(change)
@@ -735,7 +731,7 @@ def test_weights_of_another_network_are_refused(organs, tmp_path, change):
 
 @pytest.mark.parametrize("rows", [1, 3])
 def test_another_table_of_labels_is_refused(organs, rows):
-    from SEBrainSegLib import user_models
+    from SEBrainSegLib.networks import user_models
 
     stored = torch.load(organs, weights_only=True)
     stored["structures"] = (stored["structures"] * 2)[:rows]
@@ -747,7 +743,7 @@ def test_another_table_of_labels_is_refused(organs, rows):
 def test_gpu_memory_that_is_too_small_for_one_slice_leaves_the_same_answer_to_the_cpu(network, monkeypatch):
     size = (80, 96, 76)
     image = phantom(centred(np.eye(3), size), size)
-    asked, original, told = [], inference.look, []
+    asked, original, told = [], slices.look, []
 
     def look(models, array, device, *others):
         # The volume is there as a whole already.
@@ -757,13 +753,13 @@ def test_gpu_memory_that_is_too_small_for_one_slice_leaves_the_same_answer_to_th
             raise torch.cuda.OutOfMemoryError("injected")
         return original(models, array, device, *others)
 
-    monkeypatch.setattr(inference, "look", look)
-    monkeypatch.setattr(inference, "brain_box", lambda model, array, *_: tuple(slice(0, n) for n in array.shape))
+    monkeypatch.setattr(slices, "look", look)
+    monkeypatch.setattr(brain_region, "brain_box", lambda model, array, *_: tuple(slice(0, n) for n in array.shape))
     expected = segment(image, device="cpu")
     asked.clear()
     # "meta" is torch's device for what is stored nowhere.
-    monkeypatch.setattr(inference.devices, "choose", lambda name: torch.device("meta"))
-    monkeypatch.setattr(inference.devices, "release_memory", lambda device: asked.append(f"released {device}"))
+    monkeypatch.setattr(inference_run.devices, "choose", lambda name: torch.device("meta"))
+    monkeypatch.setattr(inference_run.devices, "release_memory", lambda device: asked.append(f"released {device}"))
     found = segment(image, progress=lambda fraction, message: told.append(message))
     assert asked == ["meta", "released meta", "cpu"] and found.device == "cpu"
     assert any("memory is full" in message for message in told)
@@ -792,7 +788,7 @@ def test_another_number_of_threads_gives_nearly_the_same_labels():
     try:
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            found.append(inference.look([model(network)], array, torch.device("cpu"), lambda fraction: None).classes)
+            found.append(slices.look([model(network)], array, torch.device("cpu"), lambda fraction: None).classes)
     finally:
         torch.set_num_threads(before)
     assert (found[0] == found[1]).mean() > 0.99

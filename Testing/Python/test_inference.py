@@ -5,10 +5,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import Cancelled, SEBrainSegError, bundled, devices, inference, segment, zoo
-from SEBrainSegLib.model import Model
-from SEBrainSegLib.structures import class_of_label, structures
-from SEBrainSegLib.volume import VIEWS, normalise
+from SEBrainSegLib import Cancelled, SEBrainSegError, segment
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.inference import brain_region, cleanup, devices, slices
+from SEBrainSegLib.inference import run as inference_run
+from SEBrainSegLib.inference.geometry import VIEWS
+from SEBrainSegLib.inference.intensities import normalise
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.classes import class_of_label
+from SEBrainSegLib.networks.model_file import Model
 from test_volume import image_with_affine, rotation, value_at_ras
 
 # Normalised intensities at which the stand-in network changes its mind, and the FreeSurfer ids it then gives.
@@ -35,7 +40,7 @@ class ByIntensity(torch.nn.Module):
 @pytest.fixture
 def network(monkeypatch, any_result):
     stand_in = ByIntensity()
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in VIEWS])
     return stand_in
 
@@ -97,7 +102,7 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
     slices = normalise(array).transpose(2, 1, 0)
-    found = inference.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == slices.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
@@ -109,7 +114,7 @@ def test_the_networks_look_at_the_brain_alone(network, view):
     brain = (slice(41, 104), slice(35, 131), slice(30, 93))
     array[brain] = 1
     array[60:66, 150:156, 100:106] = 1  # a nose that it takes for brain
-    box = inference.brain_box(model(network, view), array, torch.device("cpu"), lambda: None)
+    box = brain_region.brain_box(model(network, view), array, torch.device("cpu"), lambda: None)
     for axis, (there, found) in enumerate(zip(brain, box)):
         before, after = there.start - found.start, found.stop - there.stop
         if axis == VIEWS[view]:
@@ -123,9 +128,9 @@ def test_the_networks_look_at_the_brain_alone(network, view):
 
 def test_where_no_brain_is_seen_the_networks_look_at_everything(network):
     array = np.zeros((40, 50, 30), np.float32)
-    box = inference.brain_box(model(network), array, torch.device("cpu"), lambda: None)
+    box = brain_region.brain_box(model(network), array, torch.device("cpu"), lambda: None)
     assert array[box].shape == array.shape
-    within = inference.inside((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
+    within = brain_region.inside((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
     assert within == (slice(3, 6), slice(2, 9), slice(5, 7))
 
 
@@ -161,7 +166,7 @@ def voted(coronal, axial, sagittal):
     views = {"coronal": coronal, "axial": axial, "sagittal": sagittal}
     models = [model(Says(logits), view) for view, logits in views.items()]
     array = np.zeros((5, 6, 7), np.float32)
-    found = inference.classify_in_views(models, array, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify_in_views(models, array, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == array.shape and len(np.unique(found)) == 1
     return {0: 0, **{index: label for label, index in class_of_label().items()}}[int(found[0, 0, 0])]
 
@@ -211,16 +216,14 @@ def test_a_network_of_several_slices_gets_the_neighbours_of_each():
             return x.mean(dim=1, keepdim=True)
 
     seen, stack = [], torch.arange(9.0)[:, None, None].expand(9, 16, 16)
-    found = torch.cat([logits for _, logits in inference.logits_of_slices(Sees(), stack, torch.device("cpu"))])
+    found = torch.cat([logits for _, logits in slices.logits_of_slices(Sees(), stack, torch.device("cpu"))])
     assert found.shape == (9, 1, 16, 16)
     # Beyond the first and the last slice, these are repeated.
     for number, slab in enumerate(torch.cat(seen)):
         expected = [min(max(number + step, 0), 8) for step in (-2, -1, 0, 1, 2)]
         assert slab[:, 3, 4].tolist() == expected
     seen.clear()
-    firsts = [
-        first for first, _ in inference.logits_of_slices(Sees(), stack, torch.device("cpu"), numbers=range(0, 9, 4))
-    ]
+    firsts = [first for first, _ in slices.logits_of_slices(Sees(), stack, torch.device("cpu"), numbers=range(0, 9, 4))]
     assert firsts[0] == 0 and torch.cat(seen)[:, 2, 0, 0].tolist() == [0, 4, 8]
     assert torch.cat(seen)[1, :, 0, 0].tolist() == [2, 3, 4, 5, 6]
 
@@ -251,8 +254,8 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
                 raise torch.cuda.OutOfMemoryError("injected")
             return super().forward(x)
 
-    expected = inference.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
-    found = inference.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
+    expected = slices.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -289,7 +292,7 @@ def test_pieces_apart_from_the_brain_or_joined_by_a_film_are_dropped():
     classes[10:30, 10:30, 40:50] = 0
     classes[20:22, 10:30, 40:52] = 2  # a film that leads to ...
     classes[10:30, 10:30, 50:58] = 2  # ... a piece of face
-    kept = inference.keep_largest(classes)
+    kept = cleanup.keep_largest(classes)
     assert (kept == 7).sum() == 35**3
     assert (kept == 3).sum() == 0
     assert (kept[:, :, 48:] == 2).sum() == 0
@@ -302,7 +305,7 @@ def test_small_pieces_of_a_structure_are_dropped_and_large_ones_kept():
     classes[30:33, 30:33, 30:41] = 5  # 90
     classes[12, 12, 12] = 5  # touches the first at a corner
     classes[36, 2, 2] = 7  # all there is of another structure
-    kept = inference.keep_pieces(classes)
+    kept = cleanup.keep_pieces(classes)
     expected = classes.copy()
     expected[30:33, 30:33, 30:41] = 0
     np.testing.assert_array_equal(kept, expected)
@@ -330,6 +333,6 @@ def test_importing_the_library_does_not_import_torch_or_slicer():
     from pathlib import Path
 
     code = "import sys, SEBrainSegLib; print([m for m in ('torch', 'slicer', 'qt') if m in sys.modules])"
-    library = Path(inference.__file__).resolve().parents[1]
+    library = Path(inference_run.__file__).resolve().parents[2]
     shown = subprocess.run([sys.executable, "-c", code], cwd=library, capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from SEBrainSegLib.networks import NETWORKS
+from SEBrainSegLib.networks.architectures import NETWORKS
 from SEBrainSegLib.training.losses import LOSSES, PaperLoss, class_weights, combined_loss, dice_loss, edges, loss_named
 
 IGNORED = 255

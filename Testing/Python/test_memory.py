@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from SEBrainSegLib import memory
+from SEBrainSegLib.inference import memory
 
 CODE = """
 import psutil, sys
@@ -25,7 +25,7 @@ def test_what_is_freed_is_kept_for_the_next_layer():
     def grown(how):
         shown = subprocess.run(
             [sys.executable, "-c", CODE, how],
-            cwd=Path(memory.__file__).resolve().parents[1],
+            cwd=Path(memory.__file__).resolve().parents[2],
             capture_output=True,
             text=True,
             check=True,

@@ -26,12 +26,15 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 
 from PySide6 import QtCore, QtGui, QtUiTools, QtWidgets  # noqa: E402
 
-from SEBrainSegLib import bundled, differences, resources, surfaces  # noqa: E402
+from SEBrainSegLib import resources  # noqa: E402
+from SEBrainSegLib.analysis import comparison as comparison_module  # noqa: E402
+from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.choices.structures import Code, Structure, structures  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
-from SEBrainSegLib.facts import Facts  # noqa: E402
-from SEBrainSegLib.parameters import Parameters  # noqa: E402
-from SEBrainSegLib.segmentation import Excitation, Segmentation  # noqa: E402
-from SEBrainSegLib.structures import Code, Structure, structures  # noqa: E402
+from SEBrainSegLib.inference.result import Excitation, Segmentation  # noqa: E402
+from SEBrainSegLib.networks import bundled  # noqa: E402
+from SEBrainSegLib.networks.bundled import Facts  # noqa: E402
+from SEBrainSegLib.subprocesses import surfaces  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
 UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
@@ -345,7 +348,7 @@ PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDi
 @pytest.fixture
 def module(application, monkeypatch):
     """SEBrainSeg.py itself, in a scene of Slicer's core."""
-    scene = slicer.vtkMRMLScene()
+    volume_nodes = slicer.vtkMRMLScene()
     util = module_of(
         VTKObservationMixin=VTKObservationMixin,
         loadUI=load_ui,
@@ -353,7 +356,7 @@ def module(application, monkeypatch):
         mainWindow=lambda: None,
         __name__="slicer.util",
     )
-    monkeypatch.setattr(slicer, "mrmlScene", scene, raising=False)
+    monkeypatch.setattr(slicer, "mrmlScene", volume_nodes, raising=False)
     monkeypatch.setattr(slicer, "util", util, raising=False)
     monkeypatch.setattr(slicer, "app", Application(), raising=False)
     translation = module_of(tr=lambda text: text, translate=lambda context, text: text)
@@ -425,7 +428,9 @@ class Run:
                 fields["excitation"] = Excitation(job.excitation, scalar, (0.25, 0.5), (0.0, 0.1))
             volumes = {structure.label: 1.0 for structure in table}
             made.append(Segmentation(labels, volumes, device, table, parameters, seconds, **fields))
-        self.end(self.finished, differences.compare(job.in_order(made, self.known)) if job.compared else tuple(made))
+        self.end(
+            self.finished, comparison_module.compare(job.in_order(made, self.known)) if job.compared else tuple(made)
+        )
 
     def cancel(self):
         if self.running:
@@ -447,9 +452,9 @@ class Search:
 @pytest.fixture
 def widget(module, monkeypatch):
     """The panel, shown, with torch there and the child processes not."""
-    monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
-    monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", Search)
-    monkeypatch.setattr("SEBrainSegLib.facts.facts", lambda parameters: Facts(1234567, 2.85, 0.824, 21.4))
+    monkeypatch.setattr("SEBrainSegLib.subprocesses.background.BackgroundSegmentation", Run)
+    monkeypatch.setattr("SEBrainSegLib.subprocesses.device_search.DeviceSearch", Search)
+    monkeypatch.setattr("SEBrainSegLib.networks.bundled.facts", lambda parameters: Facts(1234567, 2.85, 0.824, 21.4))
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     return widget
@@ -550,7 +555,13 @@ def dark_palette():
 
 
 def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
-    heavy = {"torch", "SimpleITK", "SEBrainSegLib.scene", "SEBrainSegLib.inference", "SEBrainSegLib.zoo"}
+    heavy = {
+        "torch",
+        "SimpleITK",
+        "SEBrainSegLib.scene.volume_nodes",
+        "SEBrainSegLib.inference.run",
+        "SEBrainSegLib.networks.bundled",
+    }
     assert not re.search(r"^(import|from) (torch|SimpleITK|PyTorchUtils)", SOURCE, re.MULTILINE)
     assert not heavy & module.imported
 
@@ -680,12 +691,12 @@ def test_apply_is_enabled_exactly_when_it_can_work(widget):
 
 
 def test_a_doubt_about_a_volume_stands_beside_it(widget, monkeypatch):
-    from SEBrainSegLib import scene
+    from SEBrainSegLib.scene import volume_nodes
 
     widget.parameterNode.volume = volume()
     label = widget.ui.doubtLabel
     assert label.isHidden()
-    monkeypatch.setattr(scene, "doubt", lambda node: "Left and right may be exchanged.")
+    monkeypatch.setattr(volume_nodes, "doubt", lambda node: "Left and right may be exchanged.")
     widget.update()
     assert not label.isHidden() and label.text == "Left and right may be exchanged." and widget.ui.applyButton.enabled
     widget.parameterNode.volume = None
@@ -929,12 +940,12 @@ class SceneStore:
     """Keeps choices in a node of the scene, as Slicer does: saved with it, and overwritten by what a file says."""
 
     def __init__(self):
-        scene = slicer.mrmlScene
-        self.observed = scene.GetSingletonNode("SEBrainSeg", "vtkMRMLScriptedModuleNode")
+        volume_nodes = slicer.mrmlScene
+        self.observed = volume_nodes.GetSingletonNode("SEBrainSeg", "vtkMRMLScriptedModuleNode")
         if self.observed is None:
             node = slicer.vtkMRMLScriptedModuleNode()
             node.SetSingletonTag("SEBrainSeg")
-            self.observed = scene.AddNode(node)
+            self.observed = volume_nodes.AddNode(node)
         self.values = self
 
     def get(self, name, default):
@@ -966,27 +977,27 @@ def saved(module, monkeypatch, tmp_path):
 
     segmentations_logic = slicer.vtkSlicerSegmentationsModuleLogic()
     segmentations_logic.SetMRMLScene(slicer.mrmlScene)
-    from SEBrainSegLib import scene as scene_of_slicer
+    from SEBrainSegLib.scene import segmentation_nodes, volume_nodes
 
     node = volume()
-    image = scene_of_slicer.image_of(node)
+    image = volume_nodes.image_of(node)
     labels = sitk.Image(image.GetSize(), sitk.sitkUInt8) + 17
     labels.CopyInformation(image)
     volumes = {structure.label: 1.0 for structure in structures()}
     made = Segmentation(labels, volumes, "cpu", structures(), Parameters(se="sse"))
-    for each in (node, scene_of_slicer.add_segmentation(node, made)):
+    for each in (node, segmentation_nodes.add_segmentation(node, made)):
         each.AddDefaultStorageNode()
         each.GetStorageNode().SetFileName(str(tmp_path / f"{each.GetID()}.seg.nrrd"))
         assert each.GetStorageNode().WriteData(each)
     choices = module.SEBrainSegLogic().getParameterNode()
     choices.volume, choices.se = node, module.Variant.SSE
-    scene = slicer.mrmlScene
-    scene.SetRootDirectory(str(tmp_path))
-    scene.SetURL(str(tmp_path / "scene.mrml"))
-    assert scene.Commit()
-    scene.Clear(False)
+    volume_nodes = slicer.mrmlScene
+    volume_nodes.SetRootDirectory(str(tmp_path))
+    volume_nodes.SetURL(str(tmp_path / "scene.mrml"))
+    assert volume_nodes.Commit()
+    volume_nodes.Clear(False)
     assert module.SEBrainSegLogic().getParameterNode().volume is None
-    yield scene
+    yield volume_nodes
     del segmentations_logic
 
 
@@ -1208,7 +1219,7 @@ def test_volumes_are_shown_copied_and_saved(widget, tmp_path, monkeypatch):
 
 def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
     scans = [volume(name=f"Scan {index}") for index in range(2)]
-    monkeypatch.setattr("SEBrainSegLib.scene_sequences.items", lambda node: scans if node is scans[0] else ())
+    monkeypatch.setattr("SEBrainSegLib.scene.sequence_nodes.items", lambda node: scans if node is scans[0] else ())
     widget.parameterNode.volume = volume()
     assert widget.ui.sequenceButton.isHidden()
     widget.parameterNode.volume = scans[0]
@@ -1240,7 +1251,7 @@ def test_reloading_the_module_reloads_its_library(widget, module, reloaded):
     before = module.Parameters
     widget.onReload()
     assert reloaded == [[]]
-    assert module.Parameters is not before and module.Parameters.__module__ == "SEBrainSegLib.parameters"
+    assert module.Parameters is not before and module.Parameters.__module__ == "SEBrainSegLib.choices.parameters"
 
 
 # The tour through a real Slicer, as far as stand-ins go ---------------------------------------------------------------
@@ -1405,7 +1416,7 @@ def segment(monkeypatch):
         stand_in.finish((LIVER,) if job.choices[0].model else None)
         return tuple(made)
 
-    monkeypatch.setattr("SEBrainSegLib.inference.run", run, raising=False)
+    monkeypatch.setattr("SEBrainSegLib.inference.run.run", run, raising=False)
     return called
 
 
@@ -1490,8 +1501,8 @@ def test_a_real_child_process_says_what_is_wrong(real, application):
 
 def test_the_whole_path_with_a_real_child_process(real, application, models, monkeypatch):
     torch = pytest.importorskip("torch")
-    from SEBrainSegLib.model import write_model
-    from SEBrainSegLib.networks import UNet
+    from SEBrainSegLib.networks.architectures import UNet
+    from SEBrainSegLib.networks.model_file import write_model
 
     charts = []
     plots = types.SimpleNamespace(logic=lambda: types.SimpleNamespace(ShowChartInLayout=charts.append))

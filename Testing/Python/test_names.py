@@ -13,12 +13,13 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import DEADLOCK, pipe, rows, run, scan, segmented
-from SEBrainSegLib import cli, native_paths
-from SEBrainSegLib.reading import read
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.files import native_paths
+from SEBrainSegLib.files.reading import read
 from test_cli import dicom_series
 from test_training_for_everyone import write_pairs, write_table
 
-LIBRARY = Path(cli.__file__).resolve().parents[1]
+LIBRARY = Path(command_line.__file__).resolve().parents[2]
 ANY_BYTES = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are UTF-8 there")
 
 BAD = os.fsdecode(b"M\xfcller") if os.name == "posix" else ""  # in Latin-1
@@ -116,7 +117,7 @@ def test_a_bids_dataset_in_a_folder_that_is_no_utf8_gets_its_derivatives(organs,
 
 @ANY_BYTES
 def test_a_training_on_names_that_are_no_utf8(tmp_path, capsys):
-    from SEBrainSegLib.training import __main__ as training
+    from SEBrainSegLib.training import main as training
 
     labels = np.zeros((2, 16, 16, 16), np.uint8)
     labels[:, 4:12, 4:12, 4:12] = 1

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from SEBrainSegLib.networks import NETWORKS, Block, DenseNet, SDNet, UNet, parameters
-from SEBrainSegLib.recalibration import ChannelSE, SpatialSE
+from SEBrainSegLib.networks.architectures import NETWORKS, Block, DenseNet, SDNet, UNet, parameters
+from SEBrainSegLib.networks.squeeze_excitation import ChannelSE, SpatialSE
 
 AGGREGATIONS = ("max", "addition", "multiplication", "concatenation")
 # Concatenation doubles the channels, which max-unpooling cannot take.

@@ -9,9 +9,12 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import run
-from SEBrainSegLib import SEBrainSegError, batch, cli, nifti, orientation, segment
-from SEBrainSegLib.inputs import BIDS_DESCRIPTION
-from SEBrainSegLib.reading import read
+from SEBrainSegLib import SEBrainSegError, segment
+from SEBrainSegLib.commandline import batch
+from SEBrainSegLib.commandline import main as command_line
+from SEBrainSegLib.commandline.inputs import BIDS_DESCRIPTION
+from SEBrainSegLib.files import nifti, orientation
+from SEBrainSegLib.files.reading import read
 from test_cli import SUFFIX, network  # noqa: F401, which is a fixture
 from test_inference import centred, phantom
 from test_volume import value_at_ras
@@ -240,7 +243,7 @@ def test_what_is_no_orientation_is_one_sentence(letters, tmp_path, capsys):
     with pytest.raises(SEBrainSegError, match="three letters"):
         orientation.valid_letters(letters)
     if letters:
-        assert cli.main([str(tmp_path / "a.nii"), "--orientation", letters]) == 2
+        assert command_line.main([str(tmp_path / "a.nii"), "--orientation", letters]) == 2
         assert capsys.readouterr().err.count("\n") == 1
 
 
@@ -273,7 +276,7 @@ def test_an_image_of_simpleitk_says_that_its_file_did_not(network, head, tmp_pat
 
 def test_a_file_that_states_an_orientation_keeps_it(network, head, tmp_path, capsys):  # noqa: F811
     path = saved(tmp_path / "a.nii", head, HEAD, HEAD)
-    assert cli.main([str(path), "--orientation", "LAS", "--device", "cpu"]) == 0
+    assert command_line.main([str(path), "--orientation", "LAS", "--device", "cpu"]) == 0
     assert "states its orientation itself, RAS; LAS was left aside" in capsys.readouterr().err
     assert value_at_ras(sitk.ReadImage(str(tmp_path / f"a{SUFFIX}.nii.gz")), (-14, 0, 8)) == 2
 
@@ -340,7 +343,7 @@ def test_of_two_affines_one_is_read_and_both_are_written(network, head, tmp_path
     """The one that SimpleITK and 3D Slicer read; a sheared one is none of them, unless it is the only one."""
     path = saved(tmp_path / "a.nii", head, HEAD, other, codes)
     taken = {"qform": HEAD, "sform": other}["qform" if other is SHEARED else which]
-    assert cli.main([str(path), "--confidence", "--device", "cpu"]) == 0
+    assert command_line.main([str(path), "--confidence", "--device", "cpu"]) == 0
     said = capsys.readouterr().err
     assert said.count("places the scan twice") == 1
     assert f"the {'qform' if other is SHEARED else which} was read" in said
@@ -381,7 +384,7 @@ def test_sheared_axes_are_read_as_nibabel_does_and_labels_lie_on_the_anatomy(net
     affine = centred(np.array([[1.0, shear, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), size)
     voxels = sitk.GetArrayFromImage(phantom(affine, size)).T.astype(np.int16)
     path = saved(tmp_path / "a.nii", voxels, None, affine, kind=kind)
-    assert cli.main([str(path), "--device", "cpu"]) == 0
+    assert command_line.main([str(path), "--device", "cpu"]) == 0
     made = nibabel.load(tmp_path / f"a{SUFFIX}.nii.gz")
     np.testing.assert_allclose(made.affine, nibabel.load(path).affine, atol=1e-4)
     labels = np.asarray(made.dataobj)
@@ -403,7 +406,7 @@ def test_a_note_of_a_scan_is_told_once(organs, head, tmp_path, capsys):
 
 
 def batch_scan(folder):
-    from SEBrainSegLib.inputs import Scan
-    from SEBrainSegLib.results import result_paths
+    from SEBrainSegLib.commandline.inputs import Scan
+    from SEBrainSegLib.files.results import result_paths
 
     return Scan(folder / "a.nii", "a.nii", result_paths(folder / "again", "a"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from SEBrainSegLib import bundled, networks, zoo
+from SEBrainSegLib.choices.parameters import Architecture, Device, Parameters, Protocol, Variant, values
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Architecture, Device, Parameters, Protocol, Variant, values
-from SEBrainSegLib.recalibration import VARIANTS
+from SEBrainSegLib.networks import architectures, bundled
+from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
 
 
 @pytest.fixture(autouse=True)
@@ -25,8 +25,8 @@ def installed(monkeypatch, tmp_path):
 
 def test_choices_are_those_of_the_networks():
     assert values(Variant) == VARIANTS
-    assert set(values(Architecture)) == set(networks.NETWORKS)
-    assert set(values(Protocol)) == set(zoo.PROTOCOLS)
+    assert set(values(Architecture)) == set(architectures.NETWORKS)
+    assert set(values(Protocol)) == set(bundled.PROTOCOLS)
 
 
 @pytest.mark.parametrize("written", ["scSE", "scse", "SCSE", " scSE ", Variant.SCSE])
@@ -107,10 +107,11 @@ def test_a_broken_installation_is_a_problem_in_words(installed, monkeypatch):
 def test_the_bundled_networks_are_listed_without_torch(monkeypatch):
     monkeypatch.undo()
     assert "unet-scse-coronal" in bundled.names()
-    code = "import sys; from SEBrainSegLib.parameters import Parameters; Parameters().checked(); print(*sys.modules)"
-    folder = Path(bundled.__file__).parents[1]
+    code = "import sys; from SEBrainSegLib.choices.parameters import Parameters; Parameters().checked()"
+    code += "; print(*sys.modules)"
+    folder = Path(bundled.__file__).parents[2]
     loaded = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True).stdout
-    assert "SEBrainSegLib.bundled" in loaded.split() and "torch" not in loaded.split()
+    assert "SEBrainSegLib.networks.bundled" in loaded.split() and "torch" not in loaded.split()
 
 
 def test_results_are_named_after_the_choices():

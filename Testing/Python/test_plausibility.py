@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import plausibility
-from SEBrainSegLib.parameters import Parameters
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.inference import plausibility
 
 # Where structures of the right lie in a person, roughly: mm up, ahead and right of between the thalami, and the radii
 # of ellipsoids along the same axes, the larger ones first. Those of the left mirror them.

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from SEBrainSegLib import bundled
+from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Parameters
-from SEBrainSegLib.presenter import Choices, Presenter, duration
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.panel.presenter import Choices, Presenter, duration
 
 
 class Node:
@@ -912,10 +912,10 @@ def test_the_presenter_needs_neither_qt_nor_torch():
     import subprocess
     import sys
 
-    from SEBrainSegLib import presenter
+    from SEBrainSegLib.panel import presenter
 
     code = (
-        "import sys; sys.modules['slicer'] = None; import SEBrainSegLib.presenter; "
+        "import sys; sys.modules['slicer'] = None; import SEBrainSegLib.panel.presenter; "
         "print([name for name in ('torch', 'qt', 'PySide6') if name in sys.modules])"
     )
     folder = presenter.__file__.rsplit("SEBrainSegLib", 1)[0]

@@ -6,7 +6,7 @@ import json
 import pytest
 import torch
 
-from SEBrainSegLib.training import queue, recipes
+from SEBrainSegLib.training import brain_recipe, queue
 from test_training import write_head, write_scan
 
 COMMON = {"width": 4, "steps": 3, "held_out": ["1017"]}
@@ -15,8 +15,8 @@ COMMON = {"width": 4, "steps": 3, "held_out": ["1017"]}
 @pytest.fixture
 def data(tmp_path, monkeypatch):
     """A folder as the command expects it."""
-    monkeypatch.setattr(recipes, "FULL", dict.fromkeys(("coronal", "axial", "sagittal"), ((32, 48), 2)))
-    monkeypatch.setattr(recipes, "CROP", ((32, 32), 2))
+    monkeypatch.setattr(brain_recipe, "FULL", dict.fromkeys(("coronal", "axial", "sagittal"), ((32, 48), 2)))
+    monkeypatch.setattr(brain_recipe, "CROP", ((32, 32), 2))
     folder = tmp_path / "data"
     for name in ("1000", "1017"):
         write_scan(folder / "malc", name)
@@ -59,13 +59,13 @@ def test_the_curve_is_measured_with_the_scans_of_both_protocols(tmp_path, data, 
         seen.append([protocol for *_, protocol in slices])
         return 0.5
 
-    monkeypatch.setattr("SEBrainSegLib.training.train.validation_dice", validation_dice)
-    monkeypatch.setattr("SEBrainSegLib.training.train.CURVE_EVERY", 1)
+    monkeypatch.setattr("SEBrainSegLib.training.training.validation_dice", validation_dice)
+    monkeypatch.setattr("SEBrainSegLib.training.training.CURVE_EVERY", 1)
     trainings, held_out, validation = [{**queue.DEFAULTS, **COMMON, "name": "plain"}], ["1017"], ["swm"]
     material = queue.load_material(data, trainings, held_out, validation)
     (tmp_path / "run").mkdir()
     queue.train(trainings[0], material, tmp_path / "run", "cpu", 1, 0)
-    assert seen and all(each == [recipes.MANUAL, recipes.FREESURFER] for each in seen)
+    assert seen and all(each == [brain_recipe.MANUAL, brain_recipe.FREESURFER] for each in seen)
     with open(tmp_path / "run" / "plain" / "curve.csv", newline="", encoding="utf-8") as file:
         assert [row["validation_dice"] for row in csv.DictReader(file)].count("0.5000") == len(seen)
 

@@ -7,7 +7,13 @@ import pytest
 import torch
 from torch import nn
 
-from SEBrainSegLib.recalibration import ChannelSE, ChannelSpatialSE, SpatialSE, from_authors_layout, recalibration
+from SEBrainSegLib.networks.squeeze_excitation import (
+    ChannelSE,
+    ChannelSpatialSE,
+    SpatialSE,
+    from_authors_layout,
+    recalibration,
+)
 
 # Channels and reduction ratio: the paper's, odd channels, r that does not divide C, r beyond C, r = 1, one channel.
 SIZES = [(64, 2), (7, 2), (10, 4), (3, 16), (5, 1), (1, 2)]

@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import Cancelled, SEBrainSegError, bundled, inference, results, segment, volumes, zoo
-from SEBrainSegLib.inference import run
-from SEBrainSegLib.job import Job
-from SEBrainSegLib.parameters import Parameters
-from SEBrainSegLib.structures import selected, structures
-from SEBrainSegLib.volume import VIEWS
+from SEBrainSegLib import Cancelled, SEBrainSegError, segment
+from SEBrainSegLib.analysis import volume_table
+from SEBrainSegLib.choices.job import Job
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import selected, structures
+from SEBrainSegLib.files import results
+from SEBrainSegLib.inference import run as inference_run
+from SEBrainSegLib.inference.geometry import VIEWS
+from SEBrainSegLib.inference.run import run
+from SEBrainSegLib.networks import bundled
 from test_inference import ByIntensity, centred, model, phantom
 
 SIZE = (80, 96, 76)
@@ -20,7 +24,7 @@ SIZE = (80, 96, 76)
 @pytest.fixture
 def network(monkeypatch, any_result):
     stand_in = ByIntensity()
-    monkeypatch.setattr(zoo, "load", lambda architecture, se, view, protocol: model(stand_in, view))
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
     monkeypatch.setattr(bundled, "names", lambda: [f"unet-{se}-{view}" for se in ("none", "scse") for view in VIEWS])
     return stand_in
 
@@ -36,8 +40,8 @@ def job(*choices, **fields):
 
 def test_choices_are_run_in_turn_on_a_volume_that_is_prepared_once(network, image, monkeypatch):
     prepared, told = [], []
-    original = inference.prepare
-    monkeypatch.setattr(inference, "prepare", lambda *given: prepared.append(given) or original(*given))
+    original = inference_run.prepare
+    monkeypatch.setattr(inference_run, "prepare", lambda *given: prepared.append(given) or original(*given))
     wanted = job({"se": "none"}, {"view": "axial"}, {"view": "all"})
     found = run(image, wanted, lambda *step: told.append(step))
     assert len(prepared) == 1
@@ -76,12 +80,12 @@ def test_a_part_of_the_structures_is_all_that_a_result_has(network, image):
     part = segment(image, device="cpu", structures="thalamus, 16", confidence=True)
     kept = selected("Left Thalamus, Right Thalamus, Brain Stem")
     assert part.structures == kept and set(part.volumes) == {10, 16, 49} and set(part.confidences) == {16, 49}
-    assert 0 < part.volumes[49] < inference.SMALLEST_BRAIN / 10
+    assert 0 < part.volumes[49] < inference_run.SMALLEST_BRAIN / 10
     assert all(part.volumes[label] == whole.volumes[label] for label in part.volumes)
     all_labels, labels = (sitk.GetArrayFromImage(each.labels) for each in (whole, part))
     np.testing.assert_array_equal(labels, np.where(np.isin(all_labels, [10, 16, 49]), all_labels, 0))
     assert part.labels.GetOrigin() == image.GetOrigin() and labels.dtype == all_labels.dtype
-    assert [row["structure"] for row in volumes.rows(part)] == ["Thalamus", "Brain Stem"]
+    assert [row["structure"] for row in volume_table.rows(part)] == ["Thalamus", "Brain Stem"]
 
 
 def test_files_of_a_part_with_its_confidence(network, image, tmp_path):

@@ -7,13 +7,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import Segmentation, UnlikelyError, devices, inference, plausibility, segment, zoo
-from SEBrainSegLib.inference import look
-from SEBrainSegLib.reading import read
-from SEBrainSegLib.recalibration import VARIANTS
+from SEBrainSegLib import Segmentation, UnlikelyError, segment
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.files.reading import read
+from SEBrainSegLib.inference import brain_region, devices, plausibility
+from SEBrainSegLib.inference.preparation import prepare
+from SEBrainSegLib.inference.slices import look
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.structures import structures
-from SEBrainSegLib.volume import prepare
 from test_volume import rotation
 
 # ml that any healthy adult's structure lies in, generously (Colin27 is scaled to the large MNI space).
@@ -110,7 +112,9 @@ def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, fo
 
 @pytest.mark.slow
 def test_looking_at_the_brain_alone_changes_hardly_a_label(scan, found, monkeypatch):
-    monkeypatch.setattr(inference, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape))
+    monkeypatch.setattr(
+        brain_region, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape)
+    )
     expected = sitk.GetArrayFromImage(segment(scan, se="scse", device="cpu").labels)
     same = sitk.GetArrayFromImage(found.labels) == expected
     assert 0.996 < same.mean() < 1 and same[expected > 0].mean() > 0.98
@@ -176,7 +180,7 @@ def test_bfloat16_changes_hardly_a_label(scan, monkeypatch):
     array = np.ascontiguousarray(prepare(scan)[1][:, 100:106])
     agreement = {}
     for architecture in ("unet", "sdnet"):
-        model, found = zoo.load(architecture, "scse", "coronal"), []
+        model, found = bundled.load(architecture, "scse", "coronal"), []
         for precision in (torch.float32, torch.bfloat16):
             monkeypatch.setattr(devices, "precision", lambda device, precision=precision: precision)
             found.append(look([model], array, torch.device("cpu"), lambda fraction: None).classes)

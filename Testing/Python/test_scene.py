@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import Code, Structure, structures
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.inference.result import Segmentation
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.segmentation import Segmentation
-from SEBrainSegLib.structures import Code, Structure, structures
 
 slicer = pytest.importorskip("slicer")
 vtk = pytest.importorskip("vtk")
@@ -19,8 +19,8 @@ if not hasattr(slicer, "vtkMRMLSegmentationNode"):
 
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy  # noqa: E402
 
-from SEBrainSegLib import scene as scene_of_slicer  # noqa: E402
-from SEBrainSegLib import scene_results, volumes  # noqa: E402
+from SEBrainSegLib.analysis import volume_table  # noqa: E402
+from SEBrainSegLib.scene import provenance, segmentation_nodes, volume_nodes  # noqa: E402
 
 SIZE = (7, 9, 11)  # i, j, k
 OBLIQUE = np.array(sitk.VersorTransform((0.2, 0.5, -0.3), 0.9).GetMatrix()).reshape(3, 3)
@@ -87,15 +87,15 @@ def labels_like(image, marked=()):
 def result_of(labels, table=None, **fields):
     """A segmentation of these labels, by U-Net scSE."""
     table = table or structures()
-    volumes = {structure.label: 0.0 for structure in table}
-    return Segmentation(labels, volumes, "cpu", table, **{"parameters": Parameters(), **fields})
+    volume_table = {structure.label: 0.0 for structure in table}
+    return Segmentation(labels, volume_table, "cpu", table, **{"parameters": Parameters(), **fields})
 
 
 def segmented(scene, marked=(), **volume):
     """A volume node and the segmentation node made from labels for it."""
     node = volume_node(scene, **volume)
-    labels = labels_like(scene_of_slicer.image_of(node), marked)
-    return node, scene_of_slicer.add_segmentation(node, result_of(labels))
+    labels = labels_like(volume_nodes.image_of(node), marked)
+    return node, segmentation_nodes.add_segmentation(node, result_of(labels))
 
 
 def points_of(node, segment_id):
@@ -195,8 +195,8 @@ def labels_of(array, image):
 def test_structures_of_a_user_trained_model_have_their_segments(scene):
     volume, array = volume_node(scene, directions=OBLIQUE), np.zeros(SIZE[::-1])
     array[8, 1, 4], array[2, 2, 2] = 300, 7
-    labels = labels_of(array, scene_of_slicer.image_of(volume))
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS))
+    labels = labels_of(array, volume_nodes.image_of(volume))
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS))
     assert node.GetName() == "T1 structures (abdomen-ct)"
     found = described(node.GetSegmentation())
     assert [entry[:4] for entry in found] == [
@@ -211,13 +211,13 @@ def test_structures_of_a_user_trained_model_have_their_segments(scene):
 
 def test_a_single_slice_is_for_user_trained_models_only(scene):
     volume = volume_node(scene, size=(7, 9, 1))
-    assert "single slice" in scene_of_slicer.problem(volume)
-    assert scene_of_slicer.problem(volume, bundled=False) == ""
+    assert "single slice" in volume_nodes.problem(volume)
+    assert volume_nodes.problem(volume, bundled=False) == ""
     array = np.zeros((1, 9, 7))
     array[0, 5, 3] = 300
-    labels = labels_of(array, scene_of_slicer.image_of(volume))
-    node = scene_of_slicer.add_segmentation(
-        volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS), scene_of_slicer.voxels_of(volume)
+    labels = labels_of(array, volume_nodes.image_of(volume))
+    node = segmentation_nodes.add_segmentation(
+        volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS), provenance.voxels_of(volume)
     )
     (at,) = points_of(node, "Left-Kidney")
     np.testing.assert_allclose(at, ras(np.eye(3), (3, 5, 0)), atol=1e-4)
@@ -234,7 +234,7 @@ def test_a_voxel_stays_where_it_was(scene, name):
     volume, node = segmented(scene, {index: 17}, directions=GRIDS[name])
     (found,) = points_of(node, "Left-Hippocampus")
     np.testing.assert_allclose(found, ras(GRIDS[name], index), atol=1e-4)
-    image = scene_of_slicer.image_of(volume)
+    image = volume_nodes.image_of(volume)
     expected = ras(GRIDS[name], index) * (-1, -1, 1)  # SimpleITK's world is LPS
     np.testing.assert_allclose(image.TransformIndexToPhysicalPoint(index), expected, atol=1e-4)
     assert image[index] == index[0] + SIZE[0] * (index[1] + SIZE[1] * index[2])
@@ -245,13 +245,13 @@ def test_a_volume_cropped_out_of_a_larger_one(scene):
     volume, node = segmented(scene, {tuple(index.tolist()): 17}, directions=OBLIQUE, start=tuple(start.tolist()))
     (found,) = points_of(node, "Left-Hippocampus")
     np.testing.assert_allclose(found, ras(OBLIQUE, index + start), atol=1e-4)
-    at = scene_of_slicer.image_of(volume).TransformIndexToPhysicalPoint(index.tolist())
+    at = volume_nodes.image_of(volume).TransformIndexToPhysicalPoint(index.tolist())
     np.testing.assert_allclose(at, found * (-1, -1, 1), atol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint16, np.int32, np.float32, np.float64])
 def test_voxels_of_any_type(scene, dtype):
-    image = scene_of_slicer.image_of(volume_node(scene, size=(3, 4, 5), dtype=dtype))
+    image = volume_nodes.image_of(volume_node(scene, size=(3, 4, 5), dtype=dtype))
     assert sitk.GetArrayFromImage(image).ravel().tolist() == list(range(60))
 
 
@@ -274,22 +274,22 @@ def test_the_result_follows_the_volumes_transform(scene):
     moved.SetElement(0, 3, 100.0)
     transform.SetMatrixTransformToParent(moved)
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    before = scene_of_slicer.voxel_to_ras(volume)
-    image = scene_of_slicer.image_of(volume)
+    before = volume_nodes.voxel_to_ras(volume)
+    image = volume_nodes.image_of(volume)
     np.testing.assert_allclose(np.array(image.GetOrigin()) * (-1, -1, 1), ORIGIN, atol=1e-6)
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels_like(image, {(4, 1, 8): 17})))
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels_like(image, {(4, 1, 8): 17})))
     assert node.GetTransformNodeID() == transform.GetID()
     (found,) = points_of(node, "Left-Hippocampus")  # in the node's own space
     np.testing.assert_allclose(found, ras(OBLIQUE, (4, 1, 8)), atol=1e-4)
     bounds = [0.0] * 6
     node.GetRASBounds(bounds)
     assert bounds[0] > 0  # the volume lies left of 0, the transform takes it to the right
-    np.testing.assert_array_equal(scene_of_slicer.voxel_to_ras(volume), before)
+    np.testing.assert_array_equal(volume_nodes.voxel_to_ras(volume), before)
 
 
 def test_results_are_named_apart_and_kept(scene):
     volume, first = segmented(scene)
-    second = scene_of_slicer.add_segmentation(volume, result_of(labels_like(scene_of_slicer.image_of(volume))))
+    second = segmentation_nodes.add_segmentation(volume, result_of(labels_like(volume_nodes.image_of(volume))))
     assert first.GetName() == "T1 structures (U-Net scSE)"
     assert second.GetName() != first.GetName() and second.GetName().startswith("T1 structures (U-Net scSE)")
     assert first.GetSegmentation().GetNumberOfSegments() == 31
@@ -298,10 +298,10 @@ def test_results_are_named_apart_and_kept(scene):
 
 def test_nothing_else_in_the_scene_changes(scene):
     volume = volume_node(scene, directions=OBLIQUE)
-    image = scene_of_slicer.image_of(volume)
+    image = volume_nodes.image_of(volume)
     voxels = vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars()).copy()
     changed, nodes = volume.GetMTime(), {scene.GetNthNode(i).GetID() for i in range(scene.GetNumberOfNodes())}
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels_like(image)))
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels_like(image)))
     added = {scene.GetNthNode(i) for i in range(scene.GetNumberOfNodes())}
     added = {entry.GetClassName() for entry in added if entry.GetID() not in nodes}
     assert added <= {"vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode", "vtkMRMLSubjectHierarchyNode"}
@@ -329,13 +329,13 @@ def test_saved_and_read_again_by_slicer(scene, tmp_path):
 
 def test_what_is_doubtful_or_cut_off_stays_with_the_node(scene):
     volume = volume_node(scene)
-    labels, add = labels_like(scene_of_slicer.image_of(volume), {(4, 1, 8): 17}), scene_of_slicer.add_segmentation
+    labels, add = labels_like(volume_nodes.image_of(volume), {(4, 1, 8): 17}), segmentation_nodes.add_segmentation
     node = add(volume, result_of(labels, doubt="It is upside down.", cut_off=(17, 16)))
-    found = scene_results.segmentation_of(node)
+    found = segmentation_nodes.segmentation_of(node)
     assert found.doubt == "It is upside down." and found.cut_off == (17, 16)
-    rows = {row["structure"]: row for row in volumes.rows(found)}
+    rows = {row["structure"]: row for row in volume_table.rows(found)}
     assert "upside down" in rows["Whole brain"]["remark"] and rows["Hippocampus"]["cut_off"] == "left"
-    plain = scene_results.segmentation_of(add(volume, result_of(labels)))
+    plain = segmentation_nodes.segmentation_of(add(volume, result_of(labels)))
     assert plain.doubt == "" and plain.cut_off == ()
 
 
@@ -363,33 +363,33 @@ def test_sheared_axes_are_refused_in_words(scene):
     sheared = np.eye(3)
     sheared[1, 2] = 0.2
     with pytest.raises(SEBrainSegError, match="right angles"):
-        scene_of_slicer.image_of(volume_node(scene, directions=sheared))
+        volume_nodes.image_of(volume_node(scene, directions=sheared))
 
 
 def test_rounded_directions_of_a_header_are_accepted(scene):
     node = volume_node(scene, directions=np.round(OBLIQUE, 4))
-    assert scene_of_slicer.problem(node) == ""
+    assert volume_nodes.problem(node) == ""
 
 
 def test_unusable_volumes_are_refused_in_words(scene):
-    assert "Choose" in scene_of_slicer.problem(None)
+    assert "Choose" in volume_nodes.problem(None)
     empty = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Empty")
-    assert "has no voxels" in scene_of_slicer.problem(empty)
-    assert "single slice" in scene_of_slicer.problem(volume_node(scene, size=(7, 9, 1)))
+    assert "has no voxels" in volume_nodes.problem(empty)
+    assert "single slice" in volume_nodes.problem(volume_node(scene, size=(7, 9, 1)))
     colour = volume_node(scene)
     scalars = numpy_to_vtk(np.zeros((np.prod(SIZE), 3), np.uint8), deep=True)
     colour.GetImageData().GetPointData().SetScalars(scalars)
-    assert "several values" in scene_of_slicer.problem(colour)
+    assert "several values" in volume_nodes.problem(colour)
 
 
 def test_labels_of_other_voxels_are_not_shown(scene):
     volume = volume_node(scene)
-    labels, voxels = labels_like(scene_of_slicer.image_of(volume)), scene_of_slicer.voxels_of(volume)
+    labels, voxels = labels_like(volume_nodes.image_of(volume)), provenance.voxels_of(volume)
     volume.GetImageData().GetPointData().GetScalars().Modified()  # in time only
-    assert scene_of_slicer.add_segmentation(volume, result_of(labels), voxels) is not None
+    assert segmentation_nodes.add_segmentation(volume, result_of(labels), voxels) is not None
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     with pytest.raises(SEBrainSegError, match="was changed during the segmentation; segment it again"):
-        scene_of_slicer.add_segmentation(volume, result_of(labels), voxels)
+        segmentation_nodes.add_segmentation(volume, result_of(labels), voxels)
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
@@ -398,23 +398,23 @@ def test_an_error_leaves_nothing_half_made(scene, monkeypatch):
         raise MemoryError
 
     volume = volume_node(scene)
-    labels = labels_like(scene_of_slicer.image_of(volume))
-    monkeypatch.setattr(scene_of_slicer, "fill", fails)
+    labels = labels_like(volume_nodes.image_of(volume))
+    monkeypatch.setattr(segmentation_nodes, "fill", fails)
     with pytest.raises(MemoryError):
-        scene_of_slicer.add_segmentation(volume, result_of(labels))
+        segmentation_nodes.add_segmentation(volume, result_of(labels))
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode"):
         assert scene.GetNumberOfNodesByClass(kind) == 0
 
 
 def test_labels_of_a_volume_that_changed_are_not_shown(scene):
     volume = volume_node(scene)
-    labels = labels_like(scene_of_slicer.image_of(volume))
+    labels = labels_like(volume_nodes.image_of(volume))
     volume.SetAndObserveImageData(volume_node(scene, size=(3, 3, 3)).GetImageData())
     with pytest.raises(SEBrainSegError, match="changed"):
-        scene_of_slicer.add_segmentation(volume, result_of(labels))
+        segmentation_nodes.add_segmentation(volume, result_of(labels))
     scene.RemoveNode(volume)
     with pytest.raises(SEBrainSegError, match="removed"):
-        scene_of_slicer.add_segmentation(volume, result_of(labels))
+        segmentation_nodes.add_segmentation(volume, result_of(labels))
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 0
 
 
@@ -437,24 +437,24 @@ def test_a_volume_whose_file_leaves_open_how_the_head_lies_is_doubted_until_some
     name, write = UNKNOWN[kind]
     write(tmp_path / name, np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
     node = loaded(scene, tmp_path / name)
-    assert "left and right may be exchanged" in scene_of_slicer.doubt(node)
-    assert not scene_of_slicer.problem(node)
+    assert "left and right may be exchanged" in volume_nodes.doubt(node)
+    assert not volume_nodes.problem(node)
     directions = np.diag((1.0, -1.0, 1.0))
     node.SetIJKToRASDirections(*directions.ravel())
-    assert scene_of_slicer.doubt(node) == ""
+    assert volume_nodes.doubt(node) == ""
 
 
 def test_a_volume_whose_file_says_it_or_has_gone_is_not_doubted(scene, tmp_path):
     from test_orientation import UNKNOWN
 
-    assert scene_of_slicer.doubt(None) == "" and scene_of_slicer.doubt(volume_node(scene)) == ""
+    assert volume_nodes.doubt(None) == "" and volume_nodes.doubt(volume_node(scene)) == ""
     image = sitk.GetImageFromArray(np.arange(4 * 5 * 6, dtype=np.int16).reshape(4, 5, 6))
     sitk.WriteImage(image, str(tmp_path / "stated.nii"))
     sitk.WriteImage(image, str(tmp_path / "stated.nrrd"))
     for name in ("stated.nii", "stated.nrrd"):
-        assert scene_of_slicer.doubt(loaded(scene, tmp_path / name)) == ""
+        assert volume_nodes.doubt(loaded(scene, tmp_path / name)) == ""
     name, write = UNKNOWN["codes 0"]
     write(tmp_path / name, sitk.GetArrayFromImage(image))
     node = loaded(scene, tmp_path / name)
     (tmp_path / name).unlink()
-    assert scene_of_slicer.doubt(node) == ""
+    assert volume_nodes.doubt(node) == ""

@@ -7,12 +7,21 @@ import pytest
 import SimpleITK as sitk
 
 import test_scene
-from SEBrainSegLib import scene_maps, scene_results, scene_sequences, scene_views, surfaces
-from SEBrainSegLib.differences import compare
+from SEBrainSegLib.analysis.comparison import compare
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import GROUPS, structures
 from SEBrainSegLib.errors import Cancelled, SEBrainSegError
-from SEBrainSegLib.parameters import Parameters
-from SEBrainSegLib.segmentation import Excitation
-from SEBrainSegLib.structures import GROUPS, structures
+from SEBrainSegLib.inference.result import Excitation
+from SEBrainSegLib.scene import (
+    comparison_nodes,
+    map_nodes,
+    segmentation_nodes,
+    sequence_nodes,
+    slice_views,
+    table_nodes,
+)
+from SEBrainSegLib.scene import display as scene_display
+from SEBrainSegLib.subprocesses import surfaces
 from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
 
 slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
@@ -124,10 +133,10 @@ def test_only_our_own_are_hidden(scene):
     _, of_another_volume = segmented(scene)
     by_hand = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "By hand")
     by_hand.CreateDefaultDisplayNodes()
-    scene_results.show_only(first)
+    scene_display.show_only(first)
     shown = [node.GetDisplayNode().GetVisibility() for node in (first, second, of_another_volume, by_hand)]
     assert shown == [1, 0, 1, 1]
-    scene_results.show_only(second)
+    scene_display.show_only(second)
     assert (first.GetDisplayVisibility(), second.GetDisplayVisibility()) == (0, 1)
 
 
@@ -135,9 +144,9 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     volume = volume_node(scene, directions=OBLIQUE)
     made = with_maps(volume)
     node = scene_of_slicer.add_segmentation(volume, made)
-    maps = scene_maps.add_maps(volume, made)
+    maps = map_nodes.add_maps(volume, made)
     labels = labels_like(scene_of_slicer.image_of(volume))
-    compared = scene_maps.add_compared(volume, compare((result_of(labels, parameters=NONE), made)))
+    compared = comparison_nodes.add_compared(volume, compare((result_of(labels, parameters=NONE), made)))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
     names = [each.GetName() for each in (node, *maps, compared.table)]
@@ -145,11 +154,11 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
 
     volume = saved_and_opened(scene, tmp_path)
     node = scene_of_slicer.find(volume, "segmentation", SCSE)
-    maps = scene_maps.find_maps(volume, SCSE, "decoder 1", True)
-    table = scene_maps.comparison_of(volume)
+    maps = map_nodes.find_maps(volume, SCSE, "decoder 1", True)
+    table = comparison_nodes.comparison_of(volume)
     assert [each.GetName() for each in (node, *maps, table)] == names
     assert volume.GetParentTransformNode().GetName() == "Moved"
-    assert scene_results.segmentation_of(node).confidences == {17: 0.875}
+    assert segmentation_nodes.segmentation_of(node).confidences == {17: 0.875}
     confidence, spatial, chart = maps
     assert value_at(spatial, ras(OBLIQUE, INDEX)) == 0.25
     assert value_at(confidence, ras(OBLIQUE, INDEX)) == 0.5
@@ -157,9 +166,9 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     mean = chart.GetNthPlotSeriesNode(0)
     values = mean.GetTableNode().GetTable().GetColumnByName(mean.GetYColumnName())
     np.testing.assert_allclose(vtk_to_numpy(values), [0.2, 0.5, 0.75])
-    assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(scene_maps.BLUE)
+    assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(table_nodes.BLUE)
     # Shown as it was, and still found by what made it.
-    scene_results.show_only(node)
+    scene_display.show_only(node)
     other = scene_of_slicer.find(volume, "segmentation", NONE)
     assert node.GetDisplayVisibility() and not other.GetDisplayVisibility()
 
@@ -172,7 +181,7 @@ def test_a_map_lies_over_the_volume(scene, name):
     volume = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    node = scene_maps.add_map(volume, map_like(scene_of_slicer.image_of(volume)), "confidence", SCSE)
+    node = map_nodes.add_map(volume, map_like(scene_of_slicer.image_of(volume)), "confidence", SCSE)
     index = np.array(INDEX) + (3, -2, 5)
     assert value_at(node, ras(GRIDS[name], index)) == 0.25
     assert node.GetTransformNodeID() == transform.GetID()
@@ -186,7 +195,7 @@ def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
     volume = volume_node(scene)
     image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkUInt8)
     image[0, 0, 0], image[1, 0, 0] = 1, 2
-    display = scene_maps.add_map(volume, image, "disagreement", SCSE, largest=2).GetDisplayNode()
+    display = map_nodes.add_map(volume, image, "disagreement", SCSE, largest=2).GetDisplayNode()
     display.UpdateImageDataPipeline()
     display.GetOutputImageDataConnection().GetProducer().Update()
     shown = vtk_to_numpy(display.GetOutputImageData().GetPointData().GetScalars())
@@ -198,7 +207,7 @@ def test_where_the_network_is_sure_the_scan_is_seen(scene):
     volume = volume_node(scene)
     image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkFloat32) + 1.0
     image[0, 0, 0], image[1, 0, 0] = 0.3, 0.9
-    display = scene_maps.add_map(volume, image, "confidence", SCSE).GetDisplayNode()
+    display = map_nodes.add_map(volume, image, "confidence", SCSE).GetDisplayNode()
     display.UpdateImageDataPipeline()
     display.GetOutputImageDataConnection().GetProducer().Update()
     shown = vtk_to_numpy(display.GetOutputImageData().GetPointData().GetScalars())
@@ -208,8 +217,8 @@ def test_where_the_network_is_sure_the_scan_is_seen(scene):
 def test_a_map_is_shown_in_the_slice_views(scene):
     volume = volume_node(scene)
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
-    maps = scene_maps.add_maps(volume, with_maps(volume))
-    chart = scene_maps.show_maps(volume, maps)
+    maps = map_nodes.add_maps(volume, with_maps(volume))
+    chart = map_nodes.show_maps(volume, maps)
     assert chart is maps[-1]
     assert view.GetBackgroundVolumeID() == volume.GetID()
     assert view.GetForegroundVolumeID() == maps[1].GetID() and 0 < view.GetForegroundOpacity() < 1
@@ -222,13 +231,13 @@ def test_what_was_over_the_scan_before_a_map_comes_back(scene):
     view = scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     view.SetForegroundVolumeID(other.GetID())
     view.SetForegroundOpacity(0.25)
-    confidence, spatial, _ = scene_maps.add_maps(volume, with_maps(volume))
+    confidence, spatial, _ = map_nodes.add_maps(volume, with_maps(volume))
     for node in (confidence, spatial):
-        scene_maps.show_maps(volume, (node,))
-        assert scene_maps.map_shown(volume) is node
-    scene_maps.hide_maps(volume)
+        map_nodes.show_maps(volume, (node,))
+        assert map_nodes.map_shown(volume) is node
+    map_nodes.hide_maps(volume)
     assert view.GetForegroundVolumeID() == other.GetID() and view.GetForegroundOpacity() == 0.25
-    assert scene_maps.map_shown(volume) is None
+    assert map_nodes.map_shown(volume) is None
 
 
 def looks(node):
@@ -241,25 +250,25 @@ def test_structures_do_not_hide_a_map(scene):
     scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     (_, of_another) = segmented(scene)
     node.GetDisplayNode().SetVisibility2DOutline(False)
-    maps = scene_maps.add_maps(volume, with_maps(volume))
-    scene_maps.show_maps(volume, maps)
+    maps = map_nodes.add_maps(volume, with_maps(volume))
+    map_nodes.show_maps(volume, maps)
     assert looks(node) == (False, True, True) and looks(of_another) == (True, True, True)
-    scene_maps.outline(volume, False)
+    map_nodes.outline(volume, False)
     assert not looks(node)[2]
     # One map after the other: what comes back is what was there before the first.
-    scene_maps.show_maps(volume, maps[:1], outlined=True)
-    scene_maps.hide_maps(volume)
+    map_nodes.show_maps(volume, maps[:1], outlined=True)
+    map_nodes.hide_maps(volume)
     assert looks(node) == (True, False, True)
 
 
 def test_the_fill_comes_back_in_a_scene_that_was_saved_with_a_map(scene, tmp_path):
     volume, node = segmented(scene, {INDEX: 17})
     scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
-    scene_maps.show_maps(volume, scene_maps.add_maps(volume, with_maps(volume)))
+    map_nodes.show_maps(volume, map_nodes.add_maps(volume, with_maps(volume)))
     volume = saved_and_opened(scene, tmp_path)
     node = scene_of_slicer.find(volume, "segmentation", SCSE)
-    assert looks(node)[0] is False and scene_maps.map_shown(volume) is not None
-    scene_maps.hide_maps(volume)
+    assert looks(node)[0] is False and map_nodes.map_shown(volume) is not None
+    map_nodes.hide_maps(volume)
     assert looks(node) == (True, True, True)
 
 
@@ -274,8 +283,8 @@ def legends(scene):
 
 def test_a_legend_says_what_the_colours_mean(scene, legends):
     volume = volume_node(scene)
-    confidence, spatial, _ = scene_maps.add_maps(volume, with_maps(volume))
-    compared = scene_maps.add_compared(volume, compare(two_variants(volume)))
+    confidence, spatial, _ = map_nodes.add_maps(volume, with_maps(volume))
+    compared = comparison_nodes.add_compared(volume, compare(two_variants(volume)))
     found = {legend.GetDisplayableNode(): legend for legend in legends()}
     assert set(found) == {confidence, spatial, compared.disagreement}
     titles = [found[node].GetTitleText().split() for node in (confidence, spatial, compared.disagreement)]
@@ -291,7 +300,7 @@ def test_a_legend_says_what_the_colours_mean(scene, legends):
 def test_a_slicer_without_legends_shows_maps_all_the_same(scene, monkeypatch):
     monkeypatch.delattr(slicer, "vtkSlicerColorLogic")
     volume = volume_node(scene)
-    assert len(scene_maps.add_maps(volume, with_maps(volume))) == 3
+    assert len(map_nodes.add_maps(volume, with_maps(volume))) == 3
 
 
 def test_the_colours_of_maps_are_sequential(scene):
@@ -299,10 +308,10 @@ def test_the_colours_of_maps_are_sequential(scene):
     viridis = slicer.vtkMRMLColorTableNode()
     viridis.SetSingletonTag("FileViridis.txt")
     viridis = scene.AddNode(viridis)
-    for node in scene_maps.add_maps(volume, with_maps(volume))[:2]:
+    for node in map_nodes.add_maps(volume, with_maps(volume))[:2]:
         assert node.GetDisplayNode().GetColorNode() is viridis
     scene.RemoveNode(viridis)
-    colors = scene.GetNodeByID(scene_views.sequential_colors(scene))
+    colors = scene.GetNodeByID(slice_views.sequential_colors(scene))
     light = []
     for index in range(0, colors.GetNumberOfColors(), 15):
         color = [0.0] * 4
@@ -313,7 +322,7 @@ def test_the_colours_of_maps_are_sequential(scene):
 
 def test_lines_of_a_plot_differ_and_its_title_names_them(scene):
     volume = volume_node(scene)
-    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    chart = map_nodes.add_maps(volume, with_maps(volume))[-1]
     series = [chart.GetNthPlotSeriesNode(index) for index in range(3)]
     assert len({each.GetLineStyle() for each in series}) == len({each.GetColor() for each in series}) == 3
     assert not chart.GetLegendVisibility() and chart.GetTitle().startswith("Decoder 1: mean (solid)")
@@ -329,13 +338,13 @@ def test_a_plot_view_draws_our_chart_anew(scene):
     other = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", "Of someone else")
     view.SetPlotChartNodeID(other.GetID())
     drawn.clear()
-    scene_views.show_charts_again(scene)
+    slice_views.show_charts_again(scene)
     assert not drawn
     volume = volume_node(scene)
-    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    chart = map_nodes.add_maps(volume, with_maps(volume))[-1]
     view.SetPlotChartNodeID(chart.GetID())
     drawn.clear()
-    scene_views.show_charts_again(scene)
+    slice_views.show_charts_again(scene)
     # The view lets all lines go before it draws them.
     assert None in drawn and drawn[-1] == chart.GetID() == view.GetPlotChartNodeID()
 
@@ -343,19 +352,19 @@ def test_a_plot_view_draws_our_chart_anew(scene):
 def test_maps_that_are_there_are_not_added_again(scene):
     volume = volume_node(scene)
     made = with_maps(volume)
-    maps = scene_maps.add_maps(volume, made)
-    assert scene_maps.find_maps(volume, SCSE, "decoder 1", True) == maps
-    assert scene_maps.find_maps(volume, SCSE, "decoder 1", False) == maps[1:]
-    assert scene_maps.find_maps(volume, SCSE, "decoder 2", False) == ()
-    assert scene_maps.find_maps(volume, NONE, "decoder 1", False) == ()
-    assert scene_maps.add_maps(volume, made) == maps
+    maps = map_nodes.add_maps(volume, made)
+    assert map_nodes.find_maps(volume, SCSE, "decoder 1", True) == maps
+    assert map_nodes.find_maps(volume, SCSE, "decoder 1", False) == maps[1:]
+    assert map_nodes.find_maps(volume, SCSE, "decoder 2", False) == ()
+    assert map_nodes.find_maps(volume, NONE, "decoder 1", False) == ()
+    assert map_nodes.add_maps(volume, made) == maps
     scene.RemoveNode(maps[1])
-    assert scene_maps.find_maps(volume, SCSE, "decoder 1", True) == ()
+    assert map_nodes.find_maps(volume, SCSE, "decoder 1", True) == ()
 
 
 def test_the_channels_of_a_block_are_plotted_with_their_spread(scene):
     volume = volume_node(scene)
-    chart = scene_maps.add_maps(volume, with_maps(volume))[-1]
+    chart = map_nodes.add_maps(volume, with_maps(volume))[-1]
     lines = {}
     for index in range(chart.GetNumberOfPlotSeriesNodes()):
         series = chart.GetNthPlotSeriesNode(index)
@@ -379,7 +388,7 @@ def test_a_plot_is_deleted_whole(scene):
 
     scene.AddObserver(scene.NodeAddedEvent, added)
     before = {node.GetID() for node in nodes(scene)}
-    chart = scene_maps.add_maps(volume, replace(with_maps(volume), confidence=None))[-1]
+    chart = map_nodes.add_maps(volume, replace(with_maps(volume), confidence=None))[-1]
     (spatial,) = nodes(scene, "vtkMRMLScalarVolumeNode")[1:]
     scene.RemoveNode(spatial)
     hierarchy.RemoveItem(hierarchy.GetItemByDataNode(chart), True, True)
@@ -393,7 +402,7 @@ def test_maps_of_other_voxels_are_not_added(scene):
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     before = len(nodes(scene))
     with pytest.raises(SEBrainSegError, match="was changed"):
-        scene_maps.add_maps(volume, made, voxels)
+        map_nodes.add_maps(volume, made, voxels)
     assert len(nodes(scene)) == before
 
 
@@ -417,7 +426,7 @@ def volumes_of(segmentation):
 
 def test_a_comparison_says_where_and_how_much(scene):
     volume = volume_node(scene, directions=OBLIQUE)
-    compared = scene_maps.add_compared(volume, compare(two_variants(volume)), consensus=True)
+    compared = comparison_nodes.add_compared(volume, compare(two_variants(volume)), consensus=True)
     assert [node.GetName() for node in compared.segmentations] == [
         "T1 structures (U-Net)",
         "T1 structures (U-Net scSE)",
@@ -442,7 +451,7 @@ def test_variants_that_were_segmented_before_are_not_doubled(scene):
     volume = volume_node(scene)
     variants = two_variants(volume)
     node = scene_of_slicer.add_segmentation(volume, variants[1])
-    compared = scene_maps.add_compared(volume, compare(variants))
+    compared = comparison_nodes.add_compared(volume, compare(variants))
     assert compared.segmentations[1] is node and compared.consensus is None
     assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
 
@@ -454,7 +463,7 @@ def test_the_application_breathes_while_a_comparison_is_added_and_shows_one_segm
         shown = [node.GetDisplayVisibility() for node in nodes(scene, "vtkMRMLSegmentationNode")]
         seen.append((len(shown), sum(shown)))
 
-    compared = scene_maps.add_compared(volume, compare(two_variants(volume)), consensus=True, pause=pause)
+    compared = comparison_nodes.add_compared(volume, compare(two_variants(volume)), consensus=True, pause=pause)
     # One by one, and none of them in the views before the end.
     assert seen == [(0, 0), (1, 0), (2, 0), (2, 0)]
     assert [node.GetDisplayVisibility() for node in (*compared.segmentations, compared.consensus)] == [0, 0, 1]
@@ -472,7 +481,7 @@ def test_what_is_cancelled_in_between_leaves_nothing_but_what_others_added(scene
             raise Cancelled
 
     with pytest.raises(Cancelled):
-        scene_maps.add_compared(volume, compare(two_variants(volume)), pause=pause)
+        comparison_nodes.add_compared(volume, compare(two_variants(volume)), pause=pause)
     left = [node for node in nodes(scene) if node.GetID() not in before]
     assert [node for node in left if not node.IsA("vtkMRMLSubjectHierarchyNode")] == others
 
@@ -483,9 +492,9 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
     volume = volume_node(scene)
     before = {node.GetID() for node in nodes(scene)}
-    monkeypatch.setattr(scene_maps, "add_map", fails)
+    monkeypatch.setattr(map_nodes, "add_map", fails)
     with pytest.raises(MemoryError):
-        scene_maps.add_compared(volume, compare(two_variants(volume)))
+        comparison_nodes.add_compared(volume, compare(two_variants(volume)))
     left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}
     assert left <= {"vtkMRMLSubjectHierarchyNode"}
 
@@ -495,36 +504,36 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
 def test_groups_are_hidden_and_shown(scene):
     _, node = segmented(scene)
-    assert set(scene_results.groups_shown(node)) == set(GROUPS) and all(scene_results.groups_shown(node).values())
-    scene_results.show_group(node, "Deep grey matter", False)
+    assert set(scene_display.groups_shown(node)) == set(GROUPS) and all(scene_display.groups_shown(node).values())
+    scene_display.show_group(node, "Deep grey matter", False)
     display = node.GetDisplayNode()
     assert not display.GetSegmentVisibility("Left-Hippocampus")
     assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
-    hidden = [group for group, shown in scene_results.groups_shown(node).items() if not shown]
+    hidden = [group for group, shown in scene_display.groups_shown(node).items() if not shown]
     assert hidden == ["Deep grey matter"]
-    scene_results.show_group(node, "Deep grey matter", True)
+    scene_display.show_group(node, "Deep grey matter", True)
     assert display.GetSegmentVisibility("Left-Hippocampus")
 
 
 def test_volumes_are_those_of_the_segments_as_they_are(scene):
     volume, node = segmented(scene, {INDEX: 17, (2, 2, 2): 17})
-    found = scene_results.segmentation_of(node)
+    found = segmentation_nodes.segmentation_of(node)
     assert found.structures == structures() and found.parameters == SCSE
     assert found.volumes[17] == pytest.approx(2 * 0.9 * 1.3 * 2.1 / 1000)
     assert found.volumes[53] == 0
     labelmap = node.GetSegmentation().GetSegment("Left-Hippocampus").GetRepresentation("Binary labelmap")
     labelmap.SetScalarComponentFromDouble(2, 2, 2, 0, 53)
-    assert scene_results.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
+    assert segmentation_nodes.segmentation_of(node).volumes[53] == pytest.approx(0.9 * 1.3 * 2.1 / 1000)
 
 
 def test_segments_that_share_a_labelmap_no_longer_keep_their_structures(scene):
     marked = {INDEX: 17, (2, 2, 2): 17, (3, 3, 3): 53, (4, 4, 4): 2}
     volume, node = segmented(scene, marked)
-    before = scene_results.segmentation_of(node)
+    before = segmentation_nodes.segmentation_of(node)
     # As by the Segment Editor, once a segment overlaps others: both have the label 1 now.
     for name in ("Left-Hippocampus", "Right-Hippocampus"):
         node.GetSegmentation().SeparateSegmentLabelmap(name)
-    found = scene_results.segmentation_of(node)
+    found = segmentation_nodes.segmentation_of(node)
     assert found.structures == structures() and found.volumes == before.volumes
     assert [found.labels[index] for index in marked] == list(marked.values())
 
@@ -536,7 +545,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
     labels = labels_like(scene_of_slicer.image_of(volume), marked)
     node = scene_of_slicer.add_segmentation(volume, result_of(labels))
     for again in range(2):
-        found = scene_results.segmentation_of(node).labels
+        found = segmentation_nodes.segmentation_of(node).labels
         for index, label in marked.items():
             place = (ras(GRIDS[name], index) * (-1, -1, 1)).tolist()
             assert found[found.TransformPhysicalPointToIndex(place)] == label
@@ -545,7 +554,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
             volume = saved_and_opened(scene, tmp_path)
             node = scene_of_slicer.find(volume, "segmentation", SCSE)
     scene.RemoveNode(volume)
-    assert scene_results.segmentation_of(node).labels is None
+    assert segmentation_nodes.segmentation_of(node).labels is None
 
 
 def test_a_left_handed_volume_is_still_itself_when_slicer_has_turned_an_axis(scene, tmp_path):
@@ -560,7 +569,7 @@ def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):
         {"structure": "Hippocampus", "total_ml": 8.25, "remark": ""},
         {"structure": "X", "total_ml": 1, "remark": "?"},
     ]
-    table = scene_maps.add_volumes(node, rows).GetTable()
+    table = table_nodes.add_volumes(node, rows).GetTable()
     assert [table.GetColumnName(index) for index in range(3)] == ["Structure", "Total (ml)", "Remark"]
     assert isinstance(table.GetColumn(1), vtk.vtkDoubleArray) and table.GetValue(0, 1).ToDouble() == 8.25
     assert table.GetValue(1, 2).ToString() == "?"
@@ -571,24 +580,24 @@ def test_surfaces_are_made_one_by_one(scene):
     array[2:6, 2:6, 2:5], array[7:10, 2:6, 2:5] = 17, 53
     labels = sitk.GetImageFromArray(array)
     node = scene_of_slicer.add_segmentation(volume, result_of(labels))
-    assert not scene_results.has_surfaces(node)
-    steps = list(scene_results.make_surfaces(node))
+    assert not scene_display.has_surfaces(node)
+    steps = list(scene_display.make_surfaces(node))
     assert len(steps) == 31 and steps[0][0] == 0 and steps[-1][0] < 1
-    scene_results.show_surfaces(node, True)
-    assert scene_results.has_surfaces(node)
+    scene_display.show_surfaces(node, True)
+    assert scene_display.has_surfaces(node)
     bounds = node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus").GetBounds()
     corner, end = ras(np.eye(3), (2, 2, 2)), ras(np.eye(3), (4, 5, 5))
     assert np.all(np.abs(np.array(bounds[::2]) - corner) < 2.1) and np.all(np.abs(np.array(bounds[1::2]) - end) < 2.1)
-    scene_results.show_surfaces(node, False)
-    assert not scene_results.has_surfaces(node)
+    scene_display.show_surfaces(node, False)
+    assert not scene_display.has_surfaces(node)
     assert node.GetClosedSurfaceInternalRepresentation("Left-Hippocampus") is not None
 
 
 def test_surfaces_that_were_not_finished_are_dropped(scene):
     _, node = segmented(scene, {INDEX: 17})
-    next(steps := scene_results.make_surfaces(node))
+    next(steps := scene_display.make_surfaces(node))
     next(steps)
-    scene_results.show_surfaces(node, False)
+    scene_display.show_surfaces(node, False)
     assert not node.GetSegmentation().ContainsRepresentation("Closed surface")
 
 
@@ -597,7 +606,7 @@ def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_pa
     volume, array = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5)), np.zeros((11, 9, 7), np.uint8)
     array[2:6, 2:6, 2:5], array[7:11, 2:7, 2:5] = 17, 53
     node = scene_of_slicer.add_segmentation(volume, result_of(sitk.GetImageFromArray(array)))
-    labelmaps, settings = scene_results.labelmaps_of(node)
+    labelmaps, settings = scene_display.labelmaps_of(node)
     surfaces.write_request(tmp_path, labelmaps, settings)
     told = []
     surfaces.make(tmp_path, lambda **fields: told.append(fields))
@@ -605,12 +614,12 @@ def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_pa
     assert len(made) == 31 and made["Left-Amygdala"] is None
     assert told[0]["message"].startswith("Making surfaces: ") and told[0]["progress"] == 0
     for segment, surface in made.items():
-        scene_results.add_surface(node, segment, surface)
-    scene_results.show_surfaces(node, True)
-    assert scene_results.has_surfaces(node) and scene_results.labelmaps_of(node)[0] == []
+        scene_display.add_surface(node, segment, surface)
+    scene_display.show_surfaces(node, True)
+    assert scene_display.has_surfaces(node) and scene_display.labelmaps_of(node)[0] == []
     for segment in ("Left-Hippocampus", "Right-Hippocampus"):
         here = node.GetClosedSurfaceInternalRepresentation(segment)
-        there = scene_results.surface_of(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
+        there = scene_display.surface_of(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
         assert here.GetNumberOfPolys() == there.GetNumberOfPolys() > 100
         for one, other in ((here.GetPoints(), there.GetPoints()), (here.GetPointData(), there.GetPointData())):
             one, other = (
@@ -623,9 +632,9 @@ def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_pa
 def test_surfaces_that_are_to_be_made_otherwise_are_left_to_slicer(scene):
     _, node = segmented(scene, {INDEX: 17})
     node.GetSegmentation().SetConversionParameter("Smoothing factor", "0.2")
-    assert scene_results.labelmaps_of(node)[1].smoothing == 0.2
+    assert scene_display.labelmaps_of(node)[1].smoothing == 0.2
     node.GetSegmentation().SetConversionParameter("Joint smoothing", "1")
-    assert scene_results.labelmaps_of(node) is None
+    assert scene_display.labelmaps_of(node) is None
 
 
 # Sequences -----------------------------------------------------------------------------------------------------------
@@ -652,12 +661,12 @@ def played(scene):
 
 def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
     proxy, browser, logic = played
-    volumes = scene_sequences.items(proxy)
+    volumes = sequence_nodes.items(proxy)
     assert len(volumes) == 3
     images = [scene_of_slicer.image_of(each) for each in volumes]
     assert [image[0, 0, 0] for image in images] == [0, 1, 2]
     results = [result_of(labels_like(image, {(1, 2, 3 + index): 17})) for index, image in enumerate(images)]
-    sequence = scene_sequences.add_segmentations(proxy, results)
+    sequence = sequence_nodes.add_segmentations(proxy, results)
     assert sequence.GetNumberOfDataNodes() == 3 and sequence.GetNthIndexValue(2) == "24"
     assert sequence.GetIndexName() == "visit"
     for index in range(3):
@@ -667,12 +676,12 @@ def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
         assert shown.GetSegmentation().GetNumberOfSegments() == 31
         (at,) = points_of(shown, "Left-Hippocampus")
         np.testing.assert_allclose(at, ras(np.eye(3), (1, 2, 3 + index)), atol=1e-4)
-    assert scene_sequences.items(proxy) and not scene_sequences.items(volume_node(scene))
+    assert sequence_nodes.items(proxy) and not sequence_nodes.items(volume_node(scene))
 
 
 def test_a_sequence_that_has_changed_gets_no_segmentations(scene, played):
     proxy, _, _ = played
-    labels = labels_like(scene_of_slicer.image_of(scene_sequences.items(proxy)[0]))
+    labels = labels_like(scene_of_slicer.image_of(sequence_nodes.items(proxy)[0]))
     with pytest.raises(SEBrainSegError, match="sequence"):
-        scene_sequences.add_segmentations(proxy, [result_of(labels)] * 2)
+        sequence_nodes.add_segmentations(proxy, [result_of(labels)] * 2)
     assert len(nodes(scene, "vtkMRMLSequenceNode")) == 1

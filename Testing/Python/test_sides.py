@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from SEBrainSegLib.sides import midsagittal_plane, part_sides
-from SEBrainSegLib.structures import class_of_label, unsided_classes
+from SEBrainSegLib.inference.sides import midsagittal_plane, part_sides
+from SEBrainSegLib.networks.classes import class_of_label, unsided_classes
 
 SHAPE = (150, 170, 170)  # [S, A, R]
 CLASS = class_of_label()

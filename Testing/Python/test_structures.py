@@ -3,15 +3,8 @@
 import numpy as np
 import pytest
 
-from SEBrainSegLib.structures import (
-    GROUPS,
-    class_of_label,
-    labels_of_classes,
-    mirrored_classes,
-    read_structures,
-    structures,
-    unsided_classes,
-)
+from SEBrainSegLib.choices.structures import GROUPS, read_structures, structures
+from SEBrainSegLib.networks.classes import class_of_label, labels_of_classes, mirrored_classes, unsided_classes
 
 # FreeSurfer ids, left and right, then those of the midline.
 PAIRS = {

@@ -13,17 +13,17 @@ import SimpleITK as sitk
 import torch
 
 from SEBrainSegLib import SEBrainSegError
-from SEBrainSegLib.networks import UNet
-from SEBrainSegLib.structures import class_of_label
-from SEBrainSegLib.training import __main__ as command
-from SEBrainSegLib.training import patterns, recipes
-from SEBrainSegLib.training import train as train_module
+from SEBrainSegLib.networks.architectures import UNet
+from SEBrainSegLib.networks.classes import class_of_label
+from SEBrainSegLib.training import brain_recipe, intensity_patterns
+from SEBrainSegLib.training import main as command
+from SEBrainSegLib.training import training as train_module
 from SEBrainSegLib.training.batches import Batches
+from SEBrainSegLib.training.brain_recipe import BrainRecipe
 from SEBrainSegLib.training.pairs import Pair
-from SEBrainSegLib.training.recipes import BrainRecipe
 from SEBrainSegLib.training.scans import HeadLabels, LabelledScan, head_labels, labelled_scans
 from SEBrainSegLib.training.synthesis import blur, scanner_effects, synthesise, tissue_intensities
-from SEBrainSegLib.training.train import TimeUp, fit, learning_rate, start_from
+from SEBrainSegLib.training.training import TimeUp, fit, learning_rate, start_from
 
 # World extent of the toy head (R, A, S in mm), each side of another length.
 FIRST, LAST = np.array([-14, -17, -11]), np.array([14, 15, 12])
@@ -155,9 +155,9 @@ def heads(data):
 
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
-    monkeypatch.setattr(recipes, "FULL", dict.fromkeys(("coronal", "axial", "sagittal"), ((32, 48), 2)))
-    monkeypatch.setattr(recipes, "CROP", ((32, 32), 4))
-    monkeypatch.setattr(recipes, "CROP_SPREAD", 3.0)
+    monkeypatch.setattr(brain_recipe, "FULL", dict.fromkeys(("coronal", "axial", "sagittal"), ((32, 48), 2)))
+    monkeypatch.setattr(brain_recipe, "CROP", ((32, 32), 4))
+    monkeypatch.setattr(brain_recipe, "CROP_SPREAD", 3.0)
 
 
 # Scans and label maps
@@ -331,7 +331,7 @@ def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
         assert columns[on_left].mean() < columns[on_right].mean()
         ratio = float(image[0, on_left].mean() / image[0, on_right].mean())
         # Synthesised slices have sides alike, whatever the scan.
-        if protocol == recipes.MANUAL and not 0.8 < ratio < 1.25:
+        if protocol == brain_recipe.MANUAL and not 0.8 < ratio < 1.25:
             brighter.append("left" if ratio > 1 else "right")
     assert min(brighter.count("left"), brighter.count("right")) >= 3
 
@@ -428,7 +428,7 @@ def test_patterns_within_structures_are_those_of_the_scans(tmp_path):
     write(pair.image, brighter_outwards, "LIA")
     head = HeadLabels(write_head(tmp_path / "heads", "head_01", "PSR"))
     scans = 8 * [LabelledScan(pair)]
-    laid = patterns.lay(patterns.measure(scans), head.tissues, head.tissue_ids).numpy() / 100
+    laid = intensity_patterns.lay(intensity_patterns.measure(scans), head.tissues, head.tissue_ids).numpy() / 100
     r, a, s = world_grid()
     labels = label_at(r, a, s, WHOLE_HEAD)
     for white_matter in (2, 41):
@@ -439,7 +439,7 @@ def test_patterns_within_structures_are_those_of_the_scans(tmp_path):
         assert laid[labels == white_matter].mean() == pytest.approx(1, abs=0.05)
     assert (laid[(labels == 0) | (labels == 502)] == 1).all()
 
-    patterns.lay_over([head], scans)
+    intensity_patterns.lay_over([head], scans)
     assert (head.pattern.numpy() == np.round(100 * laid)).all()
     centre = torch.tensor(head.centre).round()
     rows, columns = torch.meshgrid(torch.arange(-6.0, 7), torch.arange(-12.0, 13), indexing="ij")
@@ -580,7 +580,7 @@ def test_validation_dice_by_hand():
 @pytest.mark.parametrize("view, axis", [("axial", 0), ("coronal", 1), ("sagittal", 2)])
 def test_validation_takes_every_eighth_slice_of_the_view(scans, heads, view, axis):
     ((images, numbers, classes, protocol),) = BrainRecipe(scans[:1], heads, scans[1:], view).validation()
-    assert protocol == recipes.MANUAL
+    assert protocol == brain_recipe.MANUAL
     np.testing.assert_array_equal(images.numpy(), np.moveaxis(scans[1].image.numpy(), axis, 0))
     assert list(numbers) == list(range(0, len(images), 8))
     expected = np.moveaxis(scans[1].classes.numpy(), axis, 0)[::8].copy()

@@ -7,14 +7,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import segment, user_models
-from SEBrainSegLib.structures import structure_of
-from SEBrainSegLib.training import __main__ as command
+from SEBrainSegLib import segment
+from SEBrainSegLib.choices.structures import structure_of
+from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.training import deformation
+from SEBrainSegLib.training import main as command
+from SEBrainSegLib.training.dataset_survey import Facts, hounsfield_window, split
+from SEBrainSegLib.training.general_recipe import GeneralRecipe, LabelledImage
 from SEBrainSegLib.training.pairs import Pair
-from SEBrainSegLib.training.recipes import GeneralRecipe, LabelledImage
-from SEBrainSegLib.training.survey import Facts, hounsfield_window, split
-from SEBrainSegLib.training.train import duration, estimate
+from SEBrainSegLib.training.training import duration, estimate
 
 # Abdominal CT: 3D, Hounsfield units, in files of several orientations; labels beyond a byte.
 ORGANS = {1: "Liver", 2: "Spleen", 30: "Left Kidney", 300: "Right Kidney"}

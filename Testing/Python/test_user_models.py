@@ -4,10 +4,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from SEBrainSegLib import SEBrainSegError, segment, user_models
-from SEBrainSegLib.model import write_model
-from SEBrainSegLib.networks import UNet
-from SEBrainSegLib.structures import class_of_label, labels_of_classes, mirrored_classes, read_structures, structures
+from SEBrainSegLib import SEBrainSegError, segment
+from SEBrainSegLib.choices.structures import read_structures, structures
+from SEBrainSegLib.networks import user_models
+from SEBrainSegLib.networks.architectures import UNet
+from SEBrainSegLib.networks.classes import class_of_label, labels_of_classes, mirrored_classes
+from SEBrainSegLib.networks.model_file import write_model
 
 
 @pytest.fixture

@@ -8,7 +8,9 @@ import pytest
 import SimpleITK as sitk
 
 from SEBrainSegLib import SEBrainSegError
-from SEBrainSegLib.volume import conform, head_box, normalise, restore
+from SEBrainSegLib.inference.brain_region import head_box
+from SEBrainSegLib.inference.geometry import conform, restore
+from SEBrainSegLib.inference.intensities import normalise
 
 
 def image_with_affine(array_ijk, affine_ras):

@@ -14,17 +14,17 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from SEBrainSegLib import background, surfaces
-from SEBrainSegLib.background import BackgroundSegmentation
-from SEBrainSegLib.differences import compare
+from SEBrainSegLib.analysis.comparison import compare
+from SEBrainSegLib.choices.job import Job
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import Code, Structure, selected, structures
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.job import Job
-from SEBrainSegLib.parameters import Parameters
+from SEBrainSegLib.inference.result import Segmentation
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.segmentation import Segmentation
-from SEBrainSegLib.structures import Code, Structure, selected, structures
+from SEBrainSegLib.subprocesses import background, surfaces
+from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
 
-LIBRARY = Path(background.__file__).resolve().parent
+LIBRARY = Path(background.__file__).resolve().parents[1]
 
 # In the place of inference.py: what it does is chosen by the environment.
 STAND_IN = """
@@ -395,7 +395,7 @@ def test_the_child_answers_in_lines_of_json(library, image, tmp_path):
     (tmp_path / "job.json").write_text(Job((Parameters(se="xse"),)).to_json())
     reading, writing = os.pipe()  # its stdin stays open
     result = subprocess.run(
-        [sys.executable, "-m", "SEBrainSegLib.worker", str(tmp_path)],
+        [sys.executable, "-m", "SEBrainSegLib.subprocesses.worker", str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(library)},
         stdin=reading,
         capture_output=True,
@@ -493,11 +493,11 @@ def qt_process(monkeypatch):
     widgets = pytest.importorskip("PySide6.QtWidgets", exc_type=ImportError)
     application = core.QCoreApplication.instance() or widgets.QApplication([])
     monkeypatch.setitem(sys.modules, "qt", core)
-    sys.modules.pop("SEBrainSegLib.qtprocess", None)
-    from SEBrainSegLib.qtprocess import QtProcess
+    sys.modules.pop("SEBrainSegLib.subprocesses.qtprocess", None)
+    from SEBrainSegLib.subprocesses.qtprocess import QtProcess
 
     yield QtProcess, application
-    sys.modules.pop("SEBrainSegLib.qtprocess", None)
+    sys.modules.pop("SEBrainSegLib.subprocesses.qtprocess", None)
 
 
 def until(application, condition):

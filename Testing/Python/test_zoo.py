@@ -8,11 +8,11 @@ import pickle
 import pytest
 import torch
 
-from SEBrainSegLib import bundled, zoo
+from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.model import write_model
-from SEBrainSegLib.networks import UNet
-from SEBrainSegLib.structures import structures
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.networks.architectures import UNet
+from SEBrainSegLib.networks.model_file import write_model
 
 # Two protocols of background and 31 structures each.
 ARGUMENTS = {"classes": 64, "width": 4, "kernel": 3, "depth": 2, "se": "scse", "aggregation": "addition"}
@@ -53,10 +53,10 @@ def models(tmp_path, monkeypatch, network):
             raise FileNotFoundError(name)
         return path
 
-    for reader in (bundled, zoo):
+    for reader in (bundled, bundled):
         monkeypatch.setattr(reader, "resource", resource)
     write_model(folder / NAME, network, {"architecture": "unet", **ARGUMENTS}, "coronal", ("manual", "freesurfer"))
-    zoo.list_checksums(folder)
+    bundled.list_checksums(folder)
     return folder
 
 
@@ -85,7 +85,7 @@ def in_protocol(logits, protocol):
 
 @pytest.mark.parametrize("protocol", ["manual", "freesurfer"])
 def test_a_network_comes_back_as_it_was_but_for_fp16(models, network, protocol):
-    model = zoo.load("unet", "scse", "coronal", protocol)
+    model = bundled.load("unet", "scse", "coronal", protocol)
     assert model.view == "coronal"
     loaded = model.network
     assert not loaded.training
@@ -114,7 +114,7 @@ def test_checksums_are_those_of_the_files(models):
     with open(models / "checksums.csv", newline="", encoding="utf-8") as file:
         rows = list(csv.reader(file))
     assert rows == [["file", "sha256"], [NAME, hashlib.sha256((models / NAME).read_bytes()).hexdigest()]]
-    assert list(zoo.checksums()) == ["unet-scse-coronal.pt"]
+    assert list(bundled.checksums()) == ["unet-scse-coronal.pt"]
 
 
 @pytest.mark.parametrize("place", [0.0, 0.3, 0.5, 0.9999])
@@ -123,7 +123,7 @@ def test_one_altered_byte_is_found(models, place):
     content[int(place * len(content))] ^= 1
     (models / NAME).write_bytes(content)
     with pytest.raises(SEBrainSegError, match=NAME):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
 
 
 @pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
@@ -131,26 +131,26 @@ def test_a_truncated_file_is_found(models, kept):
     content = (models / NAME).read_bytes()
     (models / NAME).write_bytes(content[: int(kept * len(content))])
     with pytest.raises(SEBrainSegError, match=NAME):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
 
 
 def test_a_missing_file_is_named(models):
     (models / NAME).unlink()
     with pytest.raises(SEBrainSegError, match=NAME):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
 
 
 def test_a_folder_in_place_of_the_file_is_refused(models):
     (models / NAME).unlink()
     (models / NAME).mkdir()
     with pytest.raises(SEBrainSegError, match=NAME):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
 
 
 def test_a_missing_list_is_an_error_for_users(models):
     (models / "checksums.csv").unlink()
     with pytest.raises(SEBrainSegError, match=r"checksums\.csv"):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_missing_list_is_an_error_for_users(models):
 )
 def test_unknown_networks_name_the_choices(models, wanted):
     with pytest.raises(SEBrainSegError, match="unet-scse-coronal"):
-        zoo.load(*wanted)
+        bundled.load(*wanted)
 
 
 def foreign(kind, target):
@@ -175,9 +175,9 @@ def test_code_in_a_model_file_does_not_run(models, tmp_path, kind):
     target = tmp_path / "made-by-unpickling"
     write = foreign(kind, target)
     write(models / NAME)
-    zoo.list_checksums(models)  # even where the checksum matches
+    bundled.list_checksums(models)  # even where the checksum matches
     with pytest.raises(Exception):  # noqa: B017 - which one, the next test says
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")
     assert not target.exists()
     # The payload is live: a reader that trusts it makes the folder.
     torch.load(models / NAME, weights_only=False) if kind != "pickle" else pickle.loads((models / NAME).read_bytes())
@@ -187,6 +187,6 @@ def test_code_in_a_model_file_does_not_run(models, tmp_path, kind):
 @pytest.mark.parametrize("kind", ["pickle", "torch", "hidden", "hidden-legacy"])
 def test_code_in_a_model_file_is_an_error_for_users(models, tmp_path, kind):
     foreign(kind, tmp_path / "made-by-unpickling")(models / NAME)
-    zoo.list_checksums(models)
+    bundled.list_checksums(models)
     with pytest.raises(SEBrainSegError, match=NAME):
-        zoo.load("unet", "scse", "coronal")
+        bundled.load("unet", "scse", "coronal")

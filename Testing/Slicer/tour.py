@@ -353,10 +353,10 @@ class Tour:
 
     def reload(self):
         """The module is reloaded with its library."""
-        before = sys.modules["SEBrainSegLib.presenter"]
+        before = sys.modules["SEBrainSegLib.panel.presenter"]
         self.widget.onReload()
         self.widget = self.slicer.open_panel()
-        expect(sys.modules["SEBrainSegLib.presenter"] is not before, "the library is the old one")
+        expect(sys.modules["SEBrainSegLib.panel.presenter"] is not before, "the library is the old one")
         expect(self.ui.applyButton.enabled, f"Apply is not enabled: {self.ui.statusLabel.text}")
 
 

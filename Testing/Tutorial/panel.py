@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "SEBrainSeg"), str(ROOT / "Testing" / "Python")]
 
 import test_module_ui as stand_ins  # noqa: E402
-from SEBrainSegLib.differences import compare  # noqa: E402
-from SEBrainSegLib.inference import run  # noqa: E402
+from SEBrainSegLib.analysis.comparison import compare  # noqa: E402
+from SEBrainSegLib.inference.run import run  # noqa: E402
 from test_module_ui import application, models, module  # noqa: E402, F401
 
 SCAN = ROOT / "Resources/SampleData/colin27_t1.nii.gz"
@@ -33,8 +33,8 @@ class Run(stand_ins.Run):
 
 
 def test_the_panel(module, application, monkeypatch):  # noqa: F811
-    monkeypatch.setattr("SEBrainSegLib.background.BackgroundSegmentation", Run)
-    monkeypatch.setattr("SEBrainSegLib.device_search.DeviceSearch", stand_ins.Search)
+    monkeypatch.setattr("SEBrainSegLib.subprocesses.background.BackgroundSegmentation", Run)
+    monkeypatch.setattr("SEBrainSegLib.subprocesses.device_search.DeviceSearch", stand_ins.Search)
     widget = module.SEBrainSegWidget(stand_ins.types.SimpleNamespace(isEntered=True))
     widget.setup()
     storage = slicer.vtkMRMLVolumeArchetypeStorageNode()

@@ -18,10 +18,10 @@ from vtk.util.numpy_support import vtk_to_numpy
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "SEBrainSeg"))
 
-from SEBrainSegLib.differences import compare  # noqa: E402
-from SEBrainSegLib.inference import run  # noqa: E402
-from SEBrainSegLib.job import Job  # noqa: E402
-from SEBrainSegLib.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.analysis.comparison import compare  # noqa: E402
+from SEBrainSegLib.choices.job import Job  # noqa: E402
+from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
+from SEBrainSegLib.inference.run import run  # noqa: E402
 
 SIZE = (560, 560)
 SCAN = ROOT / "Resources/SampleData/colin27_t1.nii.gz"
@@ -219,17 +219,17 @@ def write(path, *pictures):
 
 def main(folder):
     """Render all pictures into a folder."""
-    from SEBrainSegLib import scene, scene_maps
+    from SEBrainSegLib.scene import comparison_nodes, map_nodes, volume_nodes
 
     folder.mkdir(parents=True, exist_ok=True)
     application = Application()
     volume = application.volumes.AddArchetypeVolume(str(SCAN), "SEBrainSeg T1", 0, None)
-    image = scene.image_of(volume)
+    image = volume_nodes.image_of(volume)
     plain, recalibrated = run(image, Job((Parameters(se="none"), Parameters(se="scse")), confidence=True))
     (looked_at,) = run(image, Job((Parameters(se="scse"),), excitation=BLOCK))
-    compared = scene_maps.add_compared(volume, compare((plain, recalibrated)))
-    spatial, channels = scene_maps.add_maps(volume, looked_at)
-    (confidence,) = scene_maps.add_maps(volume, recalibrated)
+    compared = comparison_nodes.add_compared(volume, compare((plain, recalibrated)))
+    spatial, channels = map_nodes.add_maps(volume, looked_at)
+    (confidence,) = map_nodes.add_maps(volume, recalibrated)
     for node in compared.segmentations:
         node.GetDisplayNode().SetVisibility(False)
     write(

@@ -11,7 +11,7 @@ class Batches(Dataset):
     Two batches of three are crops until the last fifth, which has full slices only, as inference does.
 
     Args:
-        recipe: draws slices, see :mod:`.recipes`.
+        recipe: draws slices, see :mod:`.brain_recipe`.
         steps: number of batches.
         seed: the same seed gives the same batches.
     """

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..volume import VIEWS
+from ..inference.geometry import VIEWS
 
 
 def smooth_noise(rng, channels, shape, cells):

@@ -9,6 +9,8 @@ import torch
 from torch.nn import functional
 
 LOSSES = ("plain", "weighted", "dice", "both")
+
+
 EDGE_WEIGHT = 2.0  # added to a pixel's class weight where classes meet, as in the authors' code
 
 

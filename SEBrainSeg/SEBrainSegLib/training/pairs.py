@@ -7,12 +7,18 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
-from ..reading import read
-from ..volume import check, check_scalar, corners
+from ..files.reading import read
+from ..inference.geometry import check, check_scalar, corners
 
 SUFFIXES = (("_image", "_labels"), ("_t1", "_structures"))
+
+
 FOLDERS = ("images", "labels")
+
+
 ENDINGS = (".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".mgh", ".mgz", ".png", ".tif", ".tiff", ".bmp", ".jpg")
+
+
 LAYOUT = "NAME_image.nii.gz with NAME_labels.nii.gz, or folders images and labels with equal file names"
 
 

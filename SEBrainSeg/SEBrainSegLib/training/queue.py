@@ -22,17 +22,18 @@ from pathlib import Path
 
 import torch
 
-from .. import devices, memory
+from ..choices.structures import IGNORED, structures
 from ..errors import SEBrainSegError
-from ..model import write_model
-from ..structures import IGNORED, structures
-from ..volume import BRAIN_SPACING
-from ..zoo import PROTOCOLS
-from . import patterns
+from ..inference import devices, memory
+from ..inference.geometry import BRAIN_SPACING
+from ..networks.bundled import PROTOCOLS
+from ..networks.model_file import write_model
+from . import intensity_patterns
+from .brain_recipe import BrainRecipe
+from .general_recipe import GeneralRecipe, LabelledImage
 from .pairs import find_pairs
-from .recipes import BrainRecipe, GeneralRecipe, LabelledImage
 from .scans import head_labels, labelled_scans
-from .train import duration, fit
+from .training import duration, fit
 
 DEFAULTS = {
     "architecture": "unet",
@@ -51,8 +52,14 @@ DEFAULTS = {
     "data": "heads",  # or "malc": its scans alone, as in the paper, by the general recipe
     "real_share": 0.0,
 }
+
+
 NETWORK = ("architecture", "se", "aggregation", "reduction", "placement", "width", "slices")
+
+
 EVERY = 30  # seconds between two looks at what runs
+
+
 GPU_PROCESSES = 4  # trainings that share a GPU
 
 
@@ -104,7 +111,7 @@ def load_material(data, trainings, held_out, validation):
         scans = labelled_scans(data / "malc")
         material.scans = [scan for scan in scans if scan.name not in held_out]
         material.heads = head_labels(data / "labelmaps")
-        patterns.lay_over(material.heads, material.scans)
+        intensity_patterns.lay_over(material.heads, material.scans)
         if any(each["real_share"] for each in trainings):
             material.scans += labelled_scans(data / "freesurfer", protocol="freesurfer")
         if validation:

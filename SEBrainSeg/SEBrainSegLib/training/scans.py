@@ -6,19 +6,31 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..choices.structures import IGNORED
 from ..errors import SEBrainSegError
-from ..reading import read
-from ..structures import IGNORED, class_of_label
-from ..volume import prepare, restore
+from ..files.reading import read
+from ..inference.geometry import restore
+from ..inference.preparation import prepare
+from ..networks.classes import class_of_label
 from .deformation import nearest
 from .pairs import find_pairs, read_pair
 
 # Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
 SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
+
+
 DEEP_STRUCTURES = (10, 49, 11, 50, 12, 51, 13, 52)
+
+
 FIRST_EXTRACEREBRAL = 500
+
+
 FLUID = 24
+
+
 VENTRICLES = (4, 43, 5, 44, 14, 15, 136, 137, 163, 164)
+
+
 LARGEST_STRIPPED = 1.6  # what is not black, relative to what is labelled; a whole head has more than twice as much
 
 
@@ -118,7 +130,7 @@ class HeadLabels:
         class_of_tissue: uint8 tensor, the class index of every tissue index.
         depth: uint8 tensor, tenths of a mm from a ventricle's wall, in ventricles; 0 elsewhere.
         around: uint8 tensor, as ``tissues``, but in ventricles what lies nearest outside of them.
-        pattern: uint8 tensor, intensities in percent of the tissue's mean, see :mod:`.patterns`; or ``None``.
+        pattern: uint8 tensor, intensities in percent of the tissue's mean, see :mod:`.intensity_patterns`; or ``None``.
         centre, extent: as in :class:`LabelledScan`.
     """
 

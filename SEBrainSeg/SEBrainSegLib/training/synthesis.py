@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..inference import smoothed
+from ..inference.slices import smoothed
 from .deformation import nearest, smooth_noise
 from .scans import FIRST_EXTRACEREBRAL
 
@@ -38,7 +38,11 @@ T1_CONTRAST = {
     136: 0.35,
     137: 0.35,
 }
+
+
 LEFT_OF = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26}
+
+
 LEFT_OF.update({60: 28, 62: 30, 163: 136, 164: 137})
 
 

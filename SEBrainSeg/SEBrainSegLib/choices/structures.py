@@ -1,0 +1,226 @@
+"""What the classes of a network are: the bundled table of 31 brain structures, or one of a user's.
+
+A table has the columns of Slicer's colour tables. The row of a structure, counted from 1, is its class index in a
+network; 0 is background.
+"""
+
+import colorsys
+import csv
+import difflib
+import re
+from functools import cache
+from typing import NamedTuple
+
+from ..errors import SEBrainSegError
+from ..resources import resource
+
+# Label, in training data, of voxels that count neither in losses nor in scores.
+IGNORED = 255
+
+
+LARGEST_LABEL = 65535
+
+
+# The 31 brain structures, by the words that tell them.
+GROUPS = ("Cerebral cortex", "Cerebral white matter", "Ventricles", "Deep grey matter", "Cerebellum and brain stem")
+
+
+GROUP_OF = {
+    "Cerebral Cortex": GROUPS[0],
+    "Cerebral White Matter": GROUPS[1],
+    **dict.fromkeys(
+        ("Lateral Ventricle", "Inferior Lateral Ventricle", "Third Ventricle", "Fourth Ventricle"), GROUPS[2]
+    ),
+    **dict.fromkeys(
+        ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens Area", "Ventral DC"),
+        GROUPS[3],
+    ),
+    **dict.fromkeys(("Cerebellar White Matter", "Cerebellar Cortex", "Brain Stem"), GROUPS[4]),
+}
+
+
+class Code(NamedTuple):
+    """A term of a coding scheme, such as ``("SCT", "42695009", "Thalamus")``."""
+
+    scheme: str
+    value: str
+    meaning: str
+
+
+# Where a table says nothing.
+TISSUE = Code("SCT", "85756007", "Tissue")
+
+
+SIDES = {"left": Code("SCT", "7771000", "Left"), "right": Code("SCT", "24028007", "Right"), "": Code("", "", "")}
+
+
+def words(name):
+    """The words of a name, such as ``["Left", "Kidney"]`` of ``Left Kidney`` or ``Left_Kidney``."""
+    return [word for word in re.split(r"[\s_,-]+", name) if word]
+
+
+class Structure(NamedTuple):
+    """One row of a table: label (in the bundled one a FreeSurfer id), name, colour (0-255) and terminology."""
+
+    label: int
+    name: str
+    color: tuple[int, int, int]
+    category: Code
+    type: Code
+    modifier: Code
+
+    @property
+    def side(self):
+        """``"left"``, ``"right"`` or ``""``."""
+        side = self.modifier.meaning.lower()
+        return side if side in SIDES else ""
+
+    @property
+    def unsided_name(self):
+        """The name without its side."""
+        return " ".join(word for word in words(self.name) if word.lower() != self.side) if self.side else self.name
+
+    @property
+    def group(self):
+        """One of :data:`GROUPS`, or ``""`` for what is none of the 31 brain structures."""
+        return GROUP_OF.get(self.unsided_name, "") if (self.label, self.name) in brain() else ""
+
+    @property
+    def segment_id(self):
+        """A stable id for Slicer's segments, such as ``"Left-Thalamus"``."""
+        return self.name.replace(" ", "-")
+
+    @property
+    def terminology(self):
+        """The structure's entry in Slicer's terminology, in the text form that segments are tagged with."""
+        coded = ("^".join(code) for code in (self.category, self.type, self.modifier))
+        return "~".join(("Segmentation category and type - 3D Slicer General Anatomy list", *coded, "", "^^", "^^"))
+
+
+@cache
+def structures():
+    """Return the 31 brain structures as a tuple of :class:`Structure`, in the order of their class indices."""
+    return read_structures(resource("Structures.csv"))
+
+
+@cache
+def brain():
+    """Return label and name of the 31 brain structures."""
+    return {(each.label, each.name) for each in structures()}
+
+
+def read_structures(path):
+    """Read a table of structures.
+
+    Only ``LabelValue`` (1 to 65535) and ``Name`` are required. A structure without colour gets one that differs from
+    its neighbours', one without terminology is a "Tissue", left or right if its name says so.
+
+    Args:
+        path: a CSV file with the columns of ``Resources/Structures.csv``.
+
+    Returns:
+        tuple of :class:`Structure`.
+
+    Raises:
+        SEBrainSegError: the table is unusable.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
+        raise SEBrainSegError(f"The table {path} cannot be read ({reason}).") from None
+    if not rows:
+        raise SEBrainSegError(f"The table {path} has no rows; it needs the columns LabelValue and Name.")
+    missing = [column for column in ("LabelValue", "Name") if column not in rows[0]]
+    if missing:
+        raise SEBrainSegError(f"The table {path} has no column {' and no column '.join(missing)}; add it.")
+    found = []
+    for index, row in enumerate(rows):
+        try:
+            found.append(structure_of(row, index))
+        except ValueError as error:
+            raise SEBrainSegError(f"The table {path} is wrong in row {index + 1}: {error}.") from None
+    for what, values in (("label", [each.label for each in found]), ("name", [each.segment_id for each in found])):
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        if repeated:
+            raise SEBrainSegError(f"The table {path} has the {what} {repeated[0]} more than once; remove a row.")
+    return tuple(found)
+
+
+def structure_of(row, index):
+    """Make a :class:`Structure` of row number ``index`` of a table; raise :class:`ValueError` if it is wrong."""
+    cells = {column: (value or "").strip() for column, value in row.items() if isinstance(value, (str, type(None)))}
+    label, name = whole_number(cells["LabelValue"], "LabelValue", LARGEST_LABEL), cells["Name"]
+    if label == 0:
+        raise ValueError("label 0 is the background and belongs in no table; remove the row")
+    if not name:
+        raise ValueError(f"label {label} has no name")
+    channels = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
+    color = tuple(whole_number(value, "colour", 255) for value in channels) if any(channels) else default_color(index)
+    modifier = code_of(cells, "TypeModifier") or SIDES[side_of(name)]
+    return Structure(
+        label, name, color, code_of(cells, "Category") or TISSUE, code_of(cells, "Type") or TISSUE, modifier
+    )
+
+
+def whole_number(text, what, largest):
+    """Return a number from 0 to ``largest``; raise :class:`ValueError` if the text is none."""
+    if not text.isascii() or not text.isdigit() or int(text) > largest:
+        raise ValueError(f"'{text}' is no {what}, which is a whole number up to {largest}")
+    return int(text)
+
+
+def code_of(cells, part):
+    """Return the code of a part of the terminology, ``None`` if its cells are empty or not there."""
+    code = Code(*(cells.get(f"{part}_{field}", "") for field in ("CodingScheme", "CodeValue", "CodeMeaning")))
+    return code if any(code) else None
+
+
+def side_of(name):
+    """``"left"`` or ``"right"`` if that is a word of the name, else ``""``."""
+    return next((word.lower() for word in words(name) if word.lower() in ("left", "right")), "")
+
+
+def default_color(index):
+    """The colour of row number ``index``: hues a golden section apart, so that neighbours differ."""
+    rgb = colorsys.hsv_to_rgb((0.02 + 0.618034 * index) % 1, 0.65, 0.95 if index % 2 == 0 else 0.75)
+    return tuple(round(255 * channel) for channel in rgb)
+
+
+def rows_of(table):
+    """Structures as plain lists, for model files and JSON."""
+    return [[each.label, each.name, list(each.color), *map(list, each[3:])] for each in table]
+
+
+def table_of(rows):
+    """Structures of :func:`rows_of`."""
+    return tuple(Structure(int(row[0]), str(row[1]), tuple(row[2]), *(Code(*code) for code in row[3:])) for row in rows)
+
+
+def selected(text, table=None):
+    """Return the structures that a text names, in the order of the table; all of them if it is empty.
+
+    Args:
+        text: names ("Left Hippocampus"), names without a side ("Hippocampus", which is both), groups ("Deep grey
+            matter") or labels, in any case, with commas between.
+        table: tuple of :class:`Structure`; the 31 brain structures without one.
+
+    Raises:
+        SEBrainSegError: it names something that is not in the table.
+    """
+    table = structures() if table is None else table
+    wanted = [" ".join(words(each)).lower() for each in text.split(",")]
+    wanted = [each for each in wanted if each]
+    names = {}
+    for structure in table:
+        of_structure = (structure.name, structure.unsided_name, structure.group, str(structure.label))
+        for name in filter(None, (" ".join(words(each)) for each in of_structure)):
+            names.setdefault(name.lower(), (name, []))[1].append(structure)
+    for each in wanted:
+        if each not in names:
+            close = [names[name][0] for name in difflib.get_close_matches(each, names, 3, 0.5)]
+            choices = ", ".join(close) if close else ", ".join(dict.fromkeys(one.unsided_name for one in table))
+            raise SEBrainSegError(f"There is no structure '{each}': choose from {choices}.")
+    chosen = {structure.label for each in wanted for structure in names[each][1]}
+    return tuple(structure for structure in table if not wanted or structure.label in chosen)

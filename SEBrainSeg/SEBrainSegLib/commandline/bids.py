@@ -1,0 +1,297 @@
+"""BIDS datasets: which scans there are, and derivatives that follow the specification.
+
+A segmentation of ``sub-01/anat/sub-01_T1w.nii.gz`` goes to ``sub-01/anat/sub-01_desc-sebrainseg_dseg.nii.gz``, with its
+lookup table (``.tsv``) and its metadata (``.json``). What BIDS has no name for is listed in ``.bidsignore``.
+"""
+
+import csv
+import json
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SEBrainSegError
+from ..files import results
+from ..files.names import shown
+from ..files.results import CONFIDENCE, WRITERS, result_paths
+from ..resources import version
+from .inputs import BIDS_DESCRIPTION, Scan, looks_like_bids, results_name
+from .summary import FILE
+
+LEVELS = ("participant", "group")
+
+
+VERSION = "1.10.0"  # of the specification
+
+
+NAME = "sebrainseg"
+
+
+CODE = "https://github.com/SEBrainSeg/SEBrainSeg"
+
+
+PAPER = "https://doi.org/10.1109/TMI.2018.2867261"
+
+
+IGNORED = ("*_dseg.seg.nrrd", "*_dseg.png", "*_volumes.tsv", f"*{CONFIDENCE}", FILE)
+
+
+VOLUMES = "_volumes.tsv"
+
+
+# A T1-weighted scan, or what MP2RAGE makes one from; its name's entities are key-label, with underscores.
+IMAGE = re.compile(r"_(T1w|UNIT1)\.nii(\.gz)?$")
+
+
+# Why an image is not segmented, by what of its name tells: not of a scanner, or no T1-weighted magnitude.
+NOT_TAKEN = (
+    (re.compile(r"_(desc|space|res|den|label)-"), "derived, by desc- or space- in its name"),
+    (re.compile(r"_part-(?!mag)"), "no magnitude, by part- in its name"),
+    (re.compile(r"_UNIT1\."), "of MP2RAGE, whose air is noise"),
+)
+
+
+@dataclass(frozen=True)
+class BidsScan(Scan):
+    """A T1-weighted scan of a BIDS dataset, of which ``name`` is the path in the dataset, with slashes."""
+
+    @property
+    def entry(self):
+        return self.name
+
+    @property
+    def segmentation(self):
+        return self.paths["_dseg.seg.nrrd"]
+
+    @property
+    def table(self):
+        return self.paths[VOLUMES]
+
+    def writers(self, parameters):
+        def write_metadata(image, found, path):
+            doubt = {"Doubt": found.doubt} if found.doubt else {}
+            write_json(path, {**self.metadata(parameters), "Device": found.device, **doubt})
+
+        return {
+            "_dseg.seg.nrrd": WRITERS[".seg.nrrd"],
+            VOLUMES: write_volumes,
+            "_dseg.tsv": lambda image, found, path: write_lookup(found.structures, path),
+            "_dseg.json": write_metadata,
+            "_dseg.png": WRITERS[".png"],
+            CONFIDENCE: WRITERS[CONFIDENCE],
+            "_dseg.nii.gz": WRITERS[".nii.gz"],
+        }
+
+    def metadata(self, parameters):
+        """Return what the sidecar of the label map says of how it came about."""
+        source = f"bids:raw:{self.name}"
+        return {
+            "Description": f"Structures of the brain, segmented by {shown(parameters.title)} of SEBrainSeg",
+            "Sources": [source],
+            "SpatialReference": source,
+            "Manual": False,
+            "Network": shown(results_name(parameters)),
+        }
+
+    def is_done(self, parameters):
+        """Whether all of its results are there.
+
+        Raises:
+            SEBrainSegError: they are, but another network made them.
+        """
+        if not super().is_done(parameters):
+            return False
+        made_by = read_json(self.paths["_dseg.json"]).get("Network")
+        if made_by != shown(results_name(parameters)):
+            raise SEBrainSegError(
+                f"Its results in {self.table.parent} are of {made_by or 'something else'}; "
+                "choose another output folder, or --overwrite."
+            )
+        return True
+
+
+def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unchecked=False):
+    """Find the T1-weighted scans of a dataset, in every session.
+
+    Of ``.nii`` and ``.nii.gz`` of one name, the latter is taken.
+
+    Args:
+        bids_dir: its root.
+        output_dir: root of the derivatives.
+        labels: subjects, with or without ``sub-``; all if there are none.
+        sessions: sessions, with or without ``ses-``; all, and scans without one, if there are none.
+        confidence: whether a volume of confidences is among the results.
+        unchecked: whether it may lack its description.
+
+    Returns:
+        a list of :class:`BidsScan`, and a sentence about images that are left out, or ``""``.
+
+    Raises:
+        SEBrainSegError: this is no BIDS dataset, it lacks one of the subjects or sessions, or there is no scan.
+    """
+    root = Path(bids_dir)
+    if not (unchecked and root.is_dir()):
+        if not (root / BIDS_DESCRIPTION).is_file():
+            hint = "; --skip-bids-validation takes it all the same" if looks_like_bids(root) else ""
+            raise SEBrainSegError(f"{bids_dir} is no BIDS dataset: it has no {BIDS_DESCRIPTION}{hint}.")
+        read_json(root / BIDS_DESCRIPTION)
+    subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
+    if not subjects:
+        raise SEBrainSegError(f"{bids_dir} has no subjects, which would be folders named sub-<label>.")
+    wanted = chosen_of(subjects, "sub-", labels, bids_dir)
+    there = sorted({path.name for subject in wanted for path in (root / subject).glob("ses-*") if path.is_dir()})
+    if sessions:
+        patterns = [f"{session}/anat" for session in chosen_of(there, "ses-", sessions, bids_dir)]
+    else:
+        patterns = ["anat", "ses-*/anat"]
+    found = {}
+    for subject in wanted:
+        for pattern in patterns:
+            images = sorted((root / subject).glob(f"{pattern}/{subject}_*.nii*"))
+            # Sorted, .nii.gz comes after its twin and takes its place.
+            found.update({IMAGE.sub(r"_\1", str(path)): path for path in images if IMAGE.search(path.name)})
+    reasons = {path: why_not(path.name) for path in found.values()}
+    taken = [path for path, reason in reasons.items() if not reason]
+    told = left_out({path.name: reason for path, reason in reasons.items() if reason})
+    if not taken:
+        raise SEBrainSegError(f"{bids_dir} has no T1-weighted scan (*_T1w.nii.gz) of {listed(wanted)}. {told}".strip())
+    endings = ["_dseg.seg.nrrd", VOLUMES, "_dseg.tsv", "_dseg.json", "_dseg.png", CONFIDENCE, "_dseg.nii.gz"]
+    if not confidence:
+        endings.remove(CONFIDENCE)
+    scans = []
+    for path in taken:
+        place = path.relative_to(root)
+        name = f"{IMAGE.sub('', path.name)}_desc-{NAME}"
+        paths = result_paths(Path(output_dir) / place.parent, name, endings)
+        scans.append(BidsScan(path, shown(place.as_posix()), paths))
+    return scans, told
+
+
+def chosen_of(there, prefix, labels, bids_dir):
+    """Return the folders of subjects or sessions that labels name, with or without their prefix; all without labels.
+
+    Raises:
+        SEBrainSegError: there is no such folder.
+    """
+    chosen = sorted({f"{prefix}{label.removeprefix(prefix)}" for label in labels}) or there
+    missing = sorted(set(chosen).difference(there))
+    if missing:
+        known = f"there are {listed(there)}" if there else "there is none"
+        raise SEBrainSegError(f"{bids_dir} has no {', '.join(missing)}; {known}.")
+    return chosen
+
+
+def why_not(name):
+    """Return why an image of this name is not segmented, ``""`` if it is."""
+    return next((reason for pattern, reason in NOT_TAKEN if pattern.search(name)), "")
+
+
+def left_out(reasons):
+    """Return a sentence about images that are left out, ``""`` if there are none; ``reasons`` are by name."""
+    if not reasons:
+        return ""
+    names = {}
+    for name, reason in reasons.items():
+        names.setdefault(reason, []).append(name)
+    texts = [f"{each[0]}{f' and {len(each) - 1} more' if each[1:] else ''} ({why})" for why, each in names.items()]
+    return f"Left out: {', '.join(texts)}; to segment one all the same, type 'sebrainseg FILE -o DIR'."
+
+
+def listed(subjects):
+    """Write subjects with commas, a long list with its beginning and end."""
+    return ", ".join(subjects if len(subjects) < 12 else [*subjects[:9], "...", subjects[-1]])
+
+
+def describe(bids_dir, output_dir, overwrite=False):
+    """Make the folder of derivatives with its description and its list of files that are not BIDS.
+
+    Raises:
+        SEBrainSegError: it is another dataset's, or nothing can be written there.
+    """
+    output, raw = Path(output_dir), link(bids_dir, output_dir)
+    path = output / BIDS_DESCRIPTION
+    if path.exists():
+        there = read_json(path)
+        generators = there.get("GeneratedBy") or [{}]
+        if there.get("DatasetType") != "derivative" or generators[0].get("Name") != NAME:
+            raise SEBrainSegError(f"{output_dir} holds another dataset; choose a folder of its own for the results.")
+        if there.get("DatasetLinks", {}).get("raw") != raw and not overwrite:
+            raise SEBrainSegError(
+                f"{output_dir} holds the results of another dataset, {there.get('DatasetLinks', {}).get('raw')}; "
+                "choose another folder, or --overwrite."
+            )
+    there = Path(bids_dir) / BIDS_DESCRIPTION
+    source = read_json(there) if there.exists() else {}
+    generator = {"Name": NAME, "CodeURL": CODE}
+    if version():
+        generator["Version"] = version()
+    origin = {"URL": Path(os.path.abspath(bids_dir)).as_uri()}
+    if source.get("DatasetDOI"):
+        origin["DOI"] = source["DatasetDOI"]
+    description = {
+        "Name": f"Structures of the brain in {source.get('Name') or shown(Path(os.path.abspath(bids_dir)).name)}",
+        "BIDSVersion": VERSION,
+        "DatasetType": "derivative",
+        "GeneratedBy": [generator],
+        "SourceDatasets": [origin],
+        "DatasetLinks": {"raw": raw},
+        "HowToAcknowledge": f"Please cite {PAPER}",
+    }
+    results.check_writable(output)
+    try:
+        write_json(path, description)
+        (output / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in IGNORED), encoding="utf-8")
+    except OSError as error:
+        raise SEBrainSegError(f"{path} cannot be written ({error.strerror}).") from None
+
+
+def link(bids_dir, output_dir):
+    """Where a dataset is, seen from its derivatives: a relative path if they lie within, else a URI."""
+    root, output = os.path.abspath(bids_dir), os.path.abspath(output_dir)
+    if output.startswith(os.path.join(root, "")):
+        return Path(os.path.relpath(root, output)).as_posix()
+    return Path(root).as_uri()
+
+
+def write_lookup(structures, path):
+    """Write what the labels of a label map mean."""
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerow(["index", "name", "color"])
+        for structure in structures:
+            writer.writerow([structure.label, structure.name, "#{:02x}{:02x}{:02x}".format(*structure.color)])
+
+
+def write_volumes(image, found, path):
+    """Write the table of volumes with tabs, and ``n/a`` where there is nothing, as BIDS has it."""
+    plain = path.with_suffix(".csv")
+    WRITERS[".csv"](image, found, plain)
+    with open(plain, newline="", encoding="utf-8") as file:
+        rows = list(csv.reader(file))
+    plain.unlink()
+    with open(path, "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, delimiter="\t", lineterminator="\n")
+        writer.writerows([value or "n/a" for value in row] for row in rows)
+
+
+def write_json(path, content):
+    """Write a dictionary, in whole or not at all."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    os.replace(beside, path)
+
+
+def read_json(path):
+    """Read a dictionary.
+
+    Raises:
+        SEBrainSegError: there is none.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict):
+        raise SEBrainSegError(f"{path} cannot be read, or is no JSON object; mend it.")
+    return content

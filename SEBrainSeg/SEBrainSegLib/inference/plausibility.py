@@ -1,0 +1,387 @@
+"""Whether a result may be right, judged by intensities and by where and how large structures are.
+
+A network answers to any image. What it finds in a label map, in another sequence or in a head that its header turns is
+nonsense, which these checks refuse in words. Their thresholds were chosen on real T1-weighted scans, as they are and
+degraded, and on nonsense; ``Testing/Benchmarks/plausibility.py`` measures both errors. A head whose left and right are
+exchanged looks like any other: that cannot be seen.
+"""
+
+from typing import Optional
+
+import numpy as np
+import SimpleITK as sitk
+
+from ..analysis.remarks import out_of_proportion, ranges, whole_brain
+from ..choices.parameters import Parameters
+from ..choices.structures import Structure, structures
+from .intensities import finite, without_fill
+
+SMALLEST_HEAD = 80.0  # mm; a brain is longer in every direction
+
+
+AIR_IN_CT = -500.0  # Hounsfield units, far above air's -1000 and below any tissue
+
+
+NOISE = 0.5  # correlation of neighbouring voxels below which nothing but noise is seen; in a head it is over 0.9
+
+
+MOST_OUT_OF_PROPORTION = 10  # of 31 structures; hydrocephalus, for one, concerns six
+
+
+def why_none(image, array):
+    """Return the end of a sentence that says why little brain was found, and what to do.
+
+    Args:
+        image: the volume, ``SimpleITK.Image``.
+        array: its conformed voxels, ``[S, A, R]``.
+    """
+    sides = np.array(image.GetSize()) * image.GetSpacing()
+    if sides.min() < SMALLEST_HEAD:
+        size = " x ".join(f"{side:.0f}" for side in sides)
+        return f"the image is {size} mm, too small for a head; choose a scan of a whole one and check its voxel spacing"
+    image = without_fill(finite(image))
+    if np.percentile(sitk.GetArrayViewFromImage(image)[::2, ::2, ::2], 1) < AIR_IN_CT:
+        return "its intensities look like those of a CT; choose a T1-weighted MR scan"
+    if np.corrcoef(array[1:].ravel(), array[:-1].ravel())[0, 1] < NOISE:
+        return "it looks like noise; choose a T1-weighted scan of a whole head"
+    return "choose a T1-weighted scan of a whole head and check that its orientation and voxel spacing are right"
+
+
+def why_unlike(volumes, protocol):
+    """Return a sentence if what was found is unlike any brain, as in a head upside down; ``""`` if it may be one.
+
+    Parts that a scan does not show count for nothing.
+
+    Args:
+        volumes: ml by label.
+        protocol: the convention of drawing.
+    """
+    count = len(out_of_proportion(volumes, protocol))
+    if count <= MOST_OUT_OF_PROPORTION:
+        return ""
+    return (
+        f"What was found is unlike any brain ({count} structures are far too small or large for the others); "
+        "check that the scan is T1-weighted and that its header does not turn the head upside down or on its side."
+    )
+
+
+# Of a label map a few values are most of the image, and neighbours are alike; of a scan it takes 80, and 0.15 are.
+FEWEST_VALUES, MOST_ALIKE = 20, 0.75
+
+
+LEAST_COSINE = 0.5  # between the directions in which a structure lies and should lie: 60 degrees
+
+
+LEAST_DISTANCE = 8  # mm from which it is told that a structure lies on the wrong side of another
+
+
+LEAST_VOLUME = 0.5  # ml of a structure whose place says something
+
+
+MISSING = 0.1  # of the volume that is expected of a structure
+
+
+MOST_MISSING = 1  # of the large structures
+
+
+SMALLER_SIDE = 0.3  # of a structure's other one, for its place to say something
+
+
+SMALLER_HEMISPHERE = 0.5  # of the larger one
+
+
+SMALLEST_BRAIN = 500.0  # ml in a head of a grown-up's size
+
+
+LARGEST_BRAIN = 2500.0  # ml, ventricles included
+
+
+GROWN_UP = 120.0  # mm along every axis
+
+
+# Mean over what is labelled. In scans, thick slices and noise included, it was at least 0.87 of coronal and 0.82 of
+# sagittal U-Nets, 0.83 of SD-Nets and 0.78 of DenseNets; in sequences made from T1 at most 0.77, 0.72, 0.80 and 0.80.
+LEAST_CONFIDENCE = {"unet": 0.78, "sdnet": 0.78, "densenet": 0.75}
+
+
+EVERY = 4  # voxels, of which one tells whether there is tissue
+
+
+TISSUE = 0.1  # of bright tissue; air is darker
+
+
+NEAR = 3  # such voxels around the place of a structure
+
+
+# A structure is cut off where its face at the scan's edge is larger than this share of that of the cube of its volume,
+# and than this share of its section a millimetre further in.
+CUT, SAME = 0.05, 0.75
+
+
+LARGE = ("Cerebral White Matter", "Cerebral Cortex", "Cerebellar Cortex", "Cerebellar White Matter", "Thalamus")
+
+
+LARGE = (*LARGE, "Brain Stem")
+
+
+CHECK = "check that it is T1-weighted and that its header does not turn the head upside down, backwards or on its side"
+
+
+# What lies where, seen from what: mm towards superior and anterior in the scans at hand, and names for it.
+PLACES = (
+    (("Cerebellar Cortex", "Cerebellar White Matter"), ("Thalamus",), (-41, -38)),
+    (("Brain Stem",), ("Thalamus",), (-36, -9)),
+    (("Caudate",), ("Thalamus",), (5, 27)),
+    (("Caudate",), ("Cerebellar Cortex", "Cerebellar White Matter"), (46, 65)),
+    (("Caudate",), ("Brain Stem",), (41, 36)),
+)
+
+
+def why_no_scan(image: sitk.Image) -> str:
+    """Return a sentence if the intensities of an image are those of a label map; ``""`` if it may be a scan.
+
+    Args:
+        image: scalar volume with more than one value.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    values, counts = np.unique(voxels[::EVERY, ::EVERY, ::EVERY], return_counts=True)
+    background = values[counts.argmax()]
+    counts = np.sort(counts[values != background])[::-1].cumsum()
+    most = int(np.searchsorted(counts, 0.9 * counts[-1])) + 1 if len(counts) else 1
+    planes = voxels[::EVERY]
+    neighbours = (planes[:, 1:], planes[:, :-1]), (planes[..., 1:], planes[..., :-1])
+    alike = min(share_alike(*each, background) for each in neighbours)
+    if most >= FEWEST_VALUES and alike <= MOST_ALIKE:
+        return ""
+    return (
+        "The image has few different values, or large parts of one value, as a label map has and no scan; "
+        "choose the T1-weighted scan itself."
+    )
+
+
+def share_alike(voxels: np.ndarray, neighbours: np.ndarray, background: float) -> float:
+    """Return which share of the voxels has the value of its neighbour, of those where neither is background."""
+    seen = (voxels != background) & (neighbours != background)
+    return float((voxels == neighbours)[seen].mean()) if seen.any() else 0.0
+
+
+def why_unlikely(
+    labels: np.ndarray,
+    array: np.ndarray,
+    volumes: dict[int, float],
+    confidence: Optional[float],
+    parameters: Parameters,
+) -> str:
+    """Return a sentence on why what was found is unlikely to be right; ``""`` if it may be.
+
+    Args:
+        labels: FreeSurfer ids of a conformed array ``[S, A, R]`` of 1 mm.
+        array: its normalised intensities.
+        volumes: ml by label.
+        confidence: the network's mean probability of what it labels, in [0, 1]; ``None`` if it is not known.
+        parameters: what was chosen.
+    """
+    tissue = array[::EVERY, ::EVERY, ::EVERY] > TISSUE
+    places = places_of(labels, volumes)
+    return (
+        why_misplaced(places, volumes)
+        or why_missing(places, tissue, volumes, parameters.protocol)
+        or why_size(tissue, volumes)
+        or why_unsure(confidence, parameters)
+        or why_unlike(volumes, parameters.protocol)
+    )
+
+
+def places_of(labels: np.ndarray, volumes: dict[int, float]) -> dict[int, np.ndarray]:
+    """Return the centre of gravity ``(S, A, R)`` in mm of every structure that is not tiny, by label."""
+    # Every second voxel will do, in an eighth of the time.
+    coarse = labels[::2, ::2, ::2]
+    where = np.nonzero(coarse)
+    found = coarse[where]
+    counts = np.bincount(found, minlength=256)
+    sums = np.stack([np.bincount(found, weights=2.0 * axis, minlength=256) for axis in where], axis=1)
+    return {
+        label: sums[label] / counts[label]
+        for label, ml in volumes.items()
+        if ml >= LEAST_VOLUME and label < 256 and counts[label]
+    }
+
+
+def labels_named(*names: str) -> list[int]:
+    """Return the labels of the structures of these names, of either side."""
+    return [structure.label for structure in structures() if structure.unsided_name in names]
+
+
+def middle(places: dict[int, np.ndarray], volumes: dict[int, float], labels: list[int]) -> Optional[np.ndarray]:
+    """Return the common centre of gravity of structures; ``None`` if none of them has a place."""
+    there = [label for label in labels if label in places]
+    if not there:
+        return None
+    return np.average([places[label] for label in there], axis=0, weights=[volumes[label] for label in there])
+
+
+def why_misplaced(places: dict[int, np.ndarray], volumes: dict[int, float]) -> str:
+    """Return a sentence if structures do not lie as in a person; ``""`` if they do, or too few were found.
+
+    Args:
+        places: as of :func:`places_of`.
+        volumes: ml by label.
+    """
+    for names, others, (up, ahead) in PLACES:
+        here, there = (middle(places, volumes, labels_named(*each)) for each in (names, others))
+        if here is not None and there is not None and off(here - there, (up, ahead, 0)):
+            return misplaced(names[0], others[0], *(here - there)[:2], up, ahead)
+    # Of the half of a head, what is said of the other side is a rim of nothing that counts.
+    pairs = [
+        (left, right)
+        for left, right in pairs_of_labels()
+        if left in places and right in places and alike(volumes[left], volumes[right])
+    ]
+    across = [places[right] - places[left] for left, right in pairs]
+    if across and off(np.mean(across, axis=0), (0, 0, 1)):
+        return (
+            "What was found does not lie as in a person: structures of the left are not on the left of those of the "
+            f"right; {CHECK}."
+        )
+    return ""
+
+
+def alike(ml: float, other: float) -> bool:
+    """Whether the volumes of two sides are of one order."""
+    return min(ml, other) > SMALLER_SIDE * max(ml, other)
+
+
+def off(found: np.ndarray, expected: tuple[float, float, float]) -> bool:
+    """Whether two directions differ by far."""
+    length = np.linalg.norm(found) * np.linalg.norm(expected)
+    return float(np.dot(found, expected)) < LEAST_COSINE * length
+
+
+def misplaced(name: str, other: str, up: float, ahead: float, expected_up: float, expected_ahead: float) -> str:
+    """Return the sentence for a structure that lies in another direction than expected, in mm seen from another."""
+    words = {"Cerebellar Cortex": "cerebellum", "Caudate": "caudate nuclei"}
+    name, other = (words.get(each, each.lower()) for each in (name, other))
+    amiss = []
+    for found, expected, positive, negative in (
+        (up, expected_up, "above", "below"),
+        (ahead, expected_ahead, "in front of", "behind"),
+    ):
+        if abs(expected) > LEAST_DISTANCE and found * expected < 0:
+            amiss.append(positive if found > 0 else negative)
+    verb = "lie" if name.endswith("nuclei") else "lies"
+    return (
+        f"What was found does not lie as in a person: the {name} {verb} {' and '.join(amiss) or 'beside'} the {other}; "
+        f"{CHECK}."
+    )
+
+
+def pairs_of_labels() -> list[tuple[int, int]]:
+    """Return left and right label of every structure that has sides."""
+    sides: dict[str, dict[str, int]] = {}
+    for structure in structures():
+        if structure.side:
+            sides.setdefault(structure.unsided_name, {})[structure.side] = structure.label
+    return [(each["left"], each["right"]) for each in sides.values()]
+
+
+def why_missing(places: dict[int, np.ndarray], tissue: np.ndarray, volumes: dict[int, float], protocol: str) -> str:
+    """Return a sentence if large structures, or most of a hemisphere, were not found where the scan shows tissue.
+
+    Args:
+        places: as of :func:`places_of`.
+        tissue: whether every fourth voxel is brighter than air, ``[S, A, R]``.
+        volumes: ml by label.
+        protocol: the convention of drawing.
+    """
+    expected = {label: known for (drawn, label), known in ranges().items() if drawn == protocol and known.place}
+    shifts = [place - expected[label].place for label, place in places.items() if label in expected]
+    if not shifts:
+        return ""
+    shift, whole = np.median(shifts, axis=0), whole_brain(volumes, protocol)
+
+    def is_shown(label: int) -> bool:
+        return tissue_at(tissue, shift + expected[label].place)
+
+    def is_missing(structure: Structure) -> bool:
+        known = expected.get(structure.label)
+        if known is None or volumes[structure.label] >= MISSING * whole * (known.smallest + known.largest) / 2:
+            return False
+        return is_shown(structure.label)
+
+    missing = [each for each in structures() if each.unsided_name in LARGE and is_missing(each)]
+    ml = dict.fromkeys(("left", "right"), 0.0)
+    for structure in structures():
+        if structure.side:
+            ml[structure.side] += volumes[structure.label]
+    smaller = min(ml, key=ml.get)
+    sided = [each.label for each in structures() if each.unsided_name.startswith("Cerebral") and each.side == smaller]
+    if min(ml.values()) < SMALLER_HEMISPHERE * max(ml.values()) and any(
+        label in expected and is_shown(label) for label in sided
+    ):
+        return (
+            f"Of the {smaller} hemisphere only {min(ml.values()):.0f} ml were found, of the other one "
+            f"{max(ml.values()):.0f} ml, though the scan shows both; {CHECK}."
+        )
+    if len(missing) > MOST_MISSING:
+        names = ", ".join(each.name for each in missing)
+        return f"Not found, though the scan shows where they should be: {names}; {CHECK}."
+    return ""
+
+
+def tissue_at(tissue: np.ndarray, place: np.ndarray) -> bool:
+    """Whether a scan shows tissue around a place in mm, all of which is in the scan."""
+    low, high = (np.rint(place / EVERY).astype(int) + reach for reach in (-NEAR, NEAR + 1))
+    if (low < 0).any() or (high > tissue.shape).any():
+        return False
+    return bool(tissue[tuple(map(slice, low, high))].mean() > 0.5)
+
+
+def why_size(tissue: np.ndarray, volumes: dict[int, float]) -> str:
+    """Return a sentence if there is little brain in a head of a grown-up's size, or more than anyone has."""
+    total = sum(volumes.values())
+    if total > LARGEST_BRAIN:
+        return f"{total:.0f} ml of brain were found, more than anyone has; check the voxel spacing in its header."
+    sides = [
+        EVERY * np.ptp(np.flatnonzero(tissue.mean(axis=tuple(other for other in range(3) if other != axis)) > 0.01))
+        for axis in range(3)
+        if tissue.any()
+    ]
+    if total >= SMALLEST_BRAIN or not sides or min(sides) < GROWN_UP:
+        return ""
+    return f"Only {total:.0f} ml of brain were found in a head of a grown-up's size; {CHECK}."
+
+
+def why_unsure(confidence: Optional[float], parameters: Parameters) -> str:
+    """Return a sentence if a network was less sure of what it labels than in any scan; ``""`` if not.
+
+    Args:
+        confidence: see :func:`why_unlikely`.
+        parameters: the network; how sure those are that users trained nobody knows.
+    """
+    if confidence is None or parameters.model or confidence >= LEAST_CONFIDENCE[parameters.architecture]:
+        return ""
+    return f"The network was unsure of most of what it found (mean confidence {confidence:.2f}); {CHECK}."
+
+
+def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]:
+    """Return the labels of structures that end at the edge of the scan, where they may go on.
+
+    Args:
+        labels: label image on the scan's own grid.
+        table: what its labels are.
+    """
+    voxels, spacing = sitk.GetArrayViewFromImage(labels), labels.GetSpacing()[::-1]
+    counts = np.bincount(voxels.ravel())
+    limits = CUT * (counts * np.prod(spacing)) ** (2 / 3)
+    cut = np.zeros(len(counts), bool)
+    for axis in range(voxels.ndim):
+        # The outermost millimetre may have no labels, as it lies between two planes of the conformed volume.
+        depth = min(int(np.ceil(1 / spacing[axis])), (voxels.shape[axis] - 1) // 2)
+        area = np.prod(spacing) / spacing[axis]
+        for planes in ((depth, 2 * depth), (-1 - depth, -1 - 2 * depth)):
+            face, within = (
+                area * np.bincount(np.take(voxels, plane, axis=axis).ravel(), minlength=len(counts)) for plane in planes
+            )
+            # What just touches the edge ends there, and is much smaller than a little further in.
+            cut |= (face > limits) & (face > SAME * within)
+    return tuple(each.label for each in table if each.label < len(counts) and cut[each.label])

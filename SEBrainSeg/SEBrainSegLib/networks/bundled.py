@@ -1,0 +1,113 @@
+"""The bundled networks: their names and what is known of them without loading; loading verifies them first."""
+
+import csv
+import hashlib
+from dataclasses import replace
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple, Optional
+
+from ..errors import SEBrainSegError
+from ..resources import resource
+
+if TYPE_CHECKING:
+    from .model_file import Model
+
+
+def checksums():
+    """Return the SHA-256 of every bundled model file by name.
+
+    Raises:
+        SEBrainSegError: the list is missing from the installation.
+    """
+    try:
+        with open(resource("Models/checksums.csv"), newline="", encoding="utf-8") as file:
+            return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
+    except FileNotFoundError as error:
+        raise SEBrainSegError(str(error)) from None
+
+
+def names():
+    """Return the names of the bundled networks, as in ``unet-scse-coronal``; raises as :func:`checksums`."""
+    return tuple(file.removesuffix(".pt") for file in checksums())
+
+
+class Facts(NamedTuple):
+    """What is known of a choice.
+
+    Attributes:
+        parameters: trainable parameters of its networks, of one protocol.
+        increase: by its SE blocks, in percent.
+        dice: mean over the 31 structures of the held-out scans of its protocol, in [0, 1]; ``None``: not measured.
+        seconds: CPU-seconds for a head of 256 x 256 x 256 mm; ``None``: not measured.
+    """
+
+    parameters: int
+    increase: float
+    dice: Optional[float] = None
+    seconds: Optional[float] = None
+
+
+@cache
+def table():
+    """Return the rows of the file by name, as in ``unet-scse-all``; none if it is not there."""
+    try:
+        with open(resource("Models/facts.csv"), newline="", encoding="utf-8") as file:
+            return {row["network"]: row for row in csv.DictReader(file)}
+    except FileNotFoundError:
+        return {}
+
+
+def facts(parameters):
+    """Return the :class:`Facts` of a choice, ``None`` of what is not known, such as user-trained models."""
+    row = table().get(f"{parameters.architecture}-{parameters.se}-{parameters.view}")
+    if parameters.model or row is None:
+        return None
+    dice, seconds = (float(row[name]) if row[name] else None for name in (f"dice_{parameters.protocol}", "seconds"))
+    return Facts(int(row["parameters"]), float(row["increase_percent"]), dice, seconds)
+
+
+# The conventions of drawing the structures that the bundled networks know, in the order of the classifier's rows:
+# that of Neuromorphometrics' manual labels and FreeSurfer's.
+PROTOCOLS = ("manual", "freesurfer")
+
+
+# The smoothing (see Model) of slices for an architecture; chosen on the validation scans, where it helps U-Net only.
+SMOOTHING = {"unet": (0.2, 0.6, 0.2)}
+
+
+def model_name(architecture, se, view):
+    """File name of a bundled network, for example ``unet-scse-coronal.pt``."""
+    return f"{architecture}-{se}-{view}.pt"
+
+
+def load(architecture, se, view, protocol="freesurfer") -> "Model":
+    """Load a bundled network, in evaluation mode, on the CPU.
+
+    Raises:
+        SEBrainSegError: there is no such network, or its file is missing or damaged.
+    """
+    from .model_file import read_model  # torch takes seconds to import, a list of names should not
+
+    name, listed = model_name(architecture, se, view), checksums()
+    if name not in listed:
+        choices = ", ".join(model[: -len(".pt")] for model in listed)
+        raise SEBrainSegError(f"There is no bundled network {name[: -len('.pt')]}; choose one of {choices}.")
+    try:
+        content = resource(f"Models/{name}").read_bytes()
+    except OSError:
+        raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
+    if hashlib.sha256(content).hexdigest() != listed[name]:
+        raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
+    try:
+        return replace(read_model(content, protocol), smoothing=SMOOTHING.get(architecture, ()))
+    except SEBrainSegError:
+        raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
+
+
+def list_checksums(folder):
+    """Write ``checksums.csv`` for the model files of a folder."""
+    with open(folder / "checksums.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["file", "sha256"])
+        for path in sorted(folder.glob("*.pt")):
+            writer.writerow([path.name, hashlib.sha256(path.read_bytes()).hexdigest()])

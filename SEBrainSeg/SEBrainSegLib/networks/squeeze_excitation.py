@@ -1,0 +1,146 @@
+"""Squeeze & excitation blocks: cSE, sSE and scSE (Roy et al., IEEE TMI 2019, section III).
+
+Every block maps a feature map ``U`` of shape ``(N, C, H, W)`` to a recalibrated one of the same shape, save scSE with
+concatenation, which doubles the channels.
+"""
+
+import torch
+from torch import nn
+
+VARIANTS = ("none", "cse", "sse", "scse")
+
+
+AGGREGATIONS = ("max", "addition", "multiplication", "concatenation")
+
+
+class ChannelSE(nn.Module):
+    """cSE: squeeze spatially, excite channel-wise, ``U * sigmoid(W2 relu(W1 z))`` (section III-A).
+
+    ``z`` is the global average pool of ``U``, ``W1: C -> max(1, C // r)`` and ``W2`` leads back to ``C``.
+
+    Args:
+        channels: C, at least 1.
+        reduction: r, at least 1; need not divide C.
+        bias: whether ``W1`` and ``W2`` carry biases, as in the authors' code.
+    """
+
+    def __init__(self, channels, reduction=2, bias=True):
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"The reduction ratio must be at least 1, not {reduction}.")
+        squeezed = max(1, channels // reduction)
+        self.w1 = nn.Linear(channels, squeezed, bias=bias)
+        self.w2 = nn.Linear(squeezed, channels, bias=bias)
+        # A module, so that whoever wants to see the gates can hook it.
+        self.gate = nn.Sigmoid()
+
+    def excitation(self, u):
+        """Return the channel gates in (0, 1), shape ``(N, C, 1, 1)``."""
+        z = u.mean(dim=(2, 3))
+        return self.gate(self.w2(torch.relu(self.w1(z))))[:, :, None, None]
+
+    def forward(self, u):
+        return u * self.excitation(u)
+
+
+class SpatialSE(nn.Module):
+    """sSE: squeeze channel-wise, excite spatially, ``U * sigmoid(w * U)``, a 1x1 convolution C -> 1 (section III-B).
+
+    Args:
+        channels: C, at least 1.
+        bias: whether the convolution carries a bias, as in the authors' code.
+    """
+
+    def __init__(self, channels, bias=True):
+        super().__init__()
+        self.w = nn.Conv2d(channels, 1, kernel_size=1, bias=bias)
+        self.gate = nn.Sigmoid()
+
+    def excitation(self, u):
+        """Return the spatial gates in (0, 1), shape ``(N, 1, H, W)``."""
+        return self.gate(self.w(u))
+
+    def forward(self, u):
+        return u * self.excitation(u)
+
+
+class ChannelSpatialSE(nn.Module):
+    """scSE: both at once, ``f(cSE(U), sSE(U))`` (section III-C).
+
+    With ``f = max`` the larger of the two recalibrated *tensors* is taken, not of the two gates: they differ where an
+    activation is negative.
+
+    Args:
+        channels: C, at least 1.
+        reduction: r of the cSE branch.
+        aggregation: one of :data:`AGGREGATIONS`; concatenation gives 2C channels.
+        bias: whether both branches carry biases.
+    """
+
+    def __init__(self, channels, reduction=2, aggregation="max", bias=True):
+        super().__init__()
+        if aggregation not in AGGREGATIONS:
+            raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
+        self.aggregation = aggregation
+        self.channel = ChannelSE(channels, reduction, bias)
+        self.spatial = SpatialSE(channels, bias)
+
+    def forward(self, u):
+        by_channel, by_space = self.channel(u), self.spatial(u)
+        if self.aggregation == "max":
+            return torch.maximum(by_channel, by_space)
+        if self.aggregation == "addition":
+            return by_channel + by_space
+        if self.aggregation == "multiplication":
+            return by_channel * by_space
+        return torch.cat((by_channel, by_space), dim=1)
+
+
+def recalibration(se, channels, reduction=2, aggregation="max", bias=True):
+    """Build the block named ``se`` for feature maps of ``channels`` channels.
+
+    Returns:
+        ``(block, out_channels)``; ``block`` is ``None`` for ``"none"``.
+
+    Raises:
+        ValueError: ``se`` is none of :data:`VARIANTS`.
+    """
+    if se == "none":
+        return None, channels
+    if se == "cse":
+        return ChannelSE(channels, reduction, bias), channels
+    if se == "sse":
+        return SpatialSE(channels, bias), channels
+    if se == "scse":
+        out_channels = 2 * channels if aggregation == "concatenation" else channels
+        return ChannelSpatialSE(channels, reduction, aggregation, bias), out_channels
+    raise ValueError(f"Unknown squeeze & excitation variant '{se}': choose one of {', '.join(VARIANTS)}.")
+
+
+# Layer names in the authors' package `squeeze_and_excitation`, and here.
+AUTHORS_NAMES = {"cSE": "channel", "sSE": "spatial", "fc1": "w1", "fc2": "w2", "conv": "w"}
+
+
+def from_authors_layout(state_dict):
+    """Rename the entries of an SE block's state dict from the authors' package to this one's names.
+
+    =====================  ==============  ===================================
+    ``ChannelSELayer``     ``ChannelSE``   ``fc1 -> w1``, ``fc2 -> w2``
+    ``SpatialSELayer``     ``SpatialSE``   ``conv -> w``
+    ``ChannelSpatialSE..`` both            ``cSE -> channel``, ``sSE -> spatial``
+    =====================  ==============  ===================================
+
+    Args:
+        state_dict: the state dict of one ``ChannelSELayer``, ``SpatialSELayer`` or ``ChannelSpatialSELayer``.
+
+    Raises:
+        ValueError: an entry belongs to none of these layers.
+    """
+    renamed = {}
+    for name, tensor in state_dict.items():
+        *layers, kind = name.split(".")
+        unknown = [layer for layer in layers if layer not in AUTHORS_NAMES]
+        if unknown or not layers:
+            raise ValueError(f"'{name}' is not an entry of an SE layer of the authors' package.")
+        renamed[".".join([AUTHORS_NAMES[layer] for layer in layers] + [kind])] = tensor
+    return renamed

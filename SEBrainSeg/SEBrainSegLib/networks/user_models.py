@@ -1,0 +1,50 @@
+"""Networks that users have trained: model files in a folder of the user's, outside of the extension."""
+
+import os
+from pathlib import Path
+
+from ..errors import SEBrainSegError
+
+
+def folder():
+    """Return where ``sebrainseg-train`` puts model files: ``SEBRAINSEG_MODELS`` or ``~/.sebrainseg/models``."""
+    return Path(os.environ.get("SEBRAINSEG_MODELS") or Path.home() / ".sebrainseg" / "models")
+
+
+def names():
+    """Return the names of the models in :func:`folder`, sorted; none if there is no such folder."""
+    return tuple(sorted(path.stem for path in folder().glob("*.pt")))
+
+
+def path_of(model):
+    """Return the file of a model, given its name or the path of a ``.pt`` file.
+
+    Raises:
+        SEBrainSegError: there is none.
+    """
+    path = Path(model) if str(model).endswith(".pt") else folder() / f"{model}.pt"
+    if not path.is_file():
+        known = f"choose one of {', '.join(names())}" if names() else f"there is none in {folder()}"
+        raise SEBrainSegError(f"There is no trained model '{model}': {known}.")
+    return path
+
+
+def load(model, protocol=None):
+    """Load a model, in evaluation mode, on the CPU.
+
+    Args:
+        model: its name, or the path of a ``.pt`` file.
+        protocol: whose convention of drawing to follow, for models that were trained in several.
+
+    Raises:
+        SEBrainSegError: there is none, or the file is no model file.
+    """
+    from .model_file import read_model  # torch takes seconds to import, a list of names should not
+
+    path = path_of(model)
+    try:
+        return read_model(path.read_bytes(), protocol)
+    except OSError as error:
+        raise SEBrainSegError(f"The model file {path} cannot be read ({error.strerror}).") from None
+    except SEBrainSegError:
+        raise SEBrainSegError(f"{path} is no model file of SEBrainSeg, or it is damaged; train it again.") from None

@@ -1,0 +1,147 @@
+"""Volume nodes: what can be segmented, and the way to a ``SimpleITK.Image``."""
+
+import functools
+import os
+
+import numpy as np
+import vtk
+from vtk.util.numpy_support import vtk_to_numpy
+
+from ..errors import SEBrainSegError
+from ..files.orientation import doubt_of
+from ..files.reading import quietly
+from ..lazy import sitk
+from ..translation import tr as _
+
+# Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
+RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
+
+
+# How far axes may be from right angles (dot products of unit vectors): rounding in headers, but no gantry tilt.
+SKEW = 1e-3
+
+
+# How far a voxel may seem to have moved (mm) by the rounding of a header that was written and read.
+MOVED = 1e-2
+
+
+def voxel_to_ras(volume):
+    """Return the 4x4 matrix from the voxel indices of a volume node's array (i, j, k, from 0) to RAS, in mm.
+
+    The parent transform is not part of it.
+    """
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    matrix = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    # A cropped image may count its voxels from elsewhere than 0.
+    start = volume.GetImageData().GetExtent()[::2]
+    matrix[:3, 3] += matrix[:3, :3] @ start
+    return matrix
+
+
+def problem(volume, bundled=True):
+    """Return one sentence on why a volume node cannot be segmented, or ``""`` if it can.
+
+    Args:
+        volume: the volume node, or ``None``.
+        bundled: whether a bundled network is to segment it, which needs a head; user-trained ones take slices, too.
+    """
+    if volume is None:
+        return _("Choose a T1-weighted MR volume of a head.") if bundled else _("Choose a volume.")
+    image, name = volume.GetImageData(), volume.GetName()
+    if image is None or image.GetPointData().GetScalars() is None:
+        return _("The volume '{name}' has no voxels; choose another.").format(name=name)
+    if bundled and min(image.GetDimensions()) < 2:
+        return _("The volume '{name}' is a single slice; choose a volume of a whole head.").format(name=name)
+    if image.GetNumberOfScalarComponents() != 1:
+        return _("The volume '{name}' has several values per voxel; choose a scalar volume.").format(name=name)
+    axes = voxel_to_ras(volume)[:3, :3]
+    spacing = np.linalg.norm(axes, axis=0)
+    if not np.isfinite(axes).all() or spacing.min() <= 0:
+        return _("The volume '{name}' has no valid voxel spacing; repair its header.").format(name=name)
+    directions = axes / spacing
+    if np.abs(directions.T @ directions - np.eye(3)).max() > SKEW:
+        return _(
+            "The axes of the volume '{name}' are not at right angles (such as after a gantry tilt); "
+            "resample it with the module Resample Scalar/Vector/DWI Volume first."
+        ).format(name=name)
+    return ""
+
+
+def doubt(volume):
+    """Return one sentence if the file of a volume node leaves open which way the head lies, or ``""``.
+
+    Nothing is said of a node whose axes are no longer those of its file, since somebody has set them.
+
+    Args:
+        volume: the volume node, or ``None``.
+    """
+    storage = None if volume is None or volume.GetImageData() is None else volume.GetStorageNode()
+    path = storage.GetFullNameFromFileName() if storage is not None else ""
+    try:
+        why, affine = doubt_of_file(path, os.stat(path).st_mtime_ns) if path else ("", None)
+    except (OSError, RuntimeError):
+        return ""
+    if not why:
+        return ""
+    axes = affine[:3, :3].copy()
+    if np.linalg.det(axes) < 0:
+        axes[:, 2] *= -1
+    if not np.allclose(right_handed(volume)[:3, :3], axes, atol=MOVED):
+        return ""
+    return _(
+        "Its file does not say for certain which way the head lies: left and right may be exchanged. "
+        "If you know better, turn it with the module Transforms and harden that."
+    )
+
+
+@functools.lru_cache(maxsize=32)
+def doubt_of_file(path, time):
+    """Return :func:`.orientation.doubt_of` a file that was last changed then."""
+    with quietly():
+        return doubt_of(path)
+
+
+def refuse_unusable(volume, bundled=False):
+    """Raise SEBrainSegError for a volume node with a :func:`problem`; any that is an image will do by default."""
+    reason = problem(volume, bundled)
+    if reason:
+        raise SEBrainSegError(reason)
+
+
+def is_left_handed(volume):
+    """Whether the axes of a volume node are left-handed."""
+    return np.linalg.det(voxel_to_ras(volume)[:3, :3]) < 0
+
+
+def right_handed(volume):
+    """Return :func:`voxel_to_ras` as it will be once the volume was saved and read again, 4x4.
+
+    Slicer turns the last axis of a left-handed volume, and its voxels with it.
+    """
+    matrix = voxel_to_ras(volume)
+    if is_left_handed(volume):
+        matrix[:3, 3] += matrix[:3, 2] * (volume.GetImageData().GetDimensions()[2] - 1)
+        matrix[:3, 2] *= -1
+    return matrix
+
+
+def image_of(volume):
+    """Copy a volume node to a ``SimpleITK.Image``.
+
+    Voxels, spacing, origin and directions are the node's own; its parent transform is left out, as the result will
+    follow the same transform.
+
+    Raises:
+        SEBrainSegError: see :func:`problem`.
+    """
+    refuse_unusable(volume)
+    data = volume.GetImageData()
+    voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+    image = sitk.GetImageFromArray(voxels)
+    matrix = RAS_TO_LPS @ voxel_to_ras(volume)
+    spacing = np.linalg.norm(matrix[:3, :3], axis=0)
+    image.SetSpacing(spacing.tolist())
+    image.SetOrigin(matrix[:3, 3].tolist())
+    image.SetDirection((matrix[:3, :3] / spacing).ravel().tolist())
+    return image

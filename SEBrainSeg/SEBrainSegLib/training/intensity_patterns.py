@@ -1,0 +1,111 @@
+"""How bright each part of a structure is: patterns measured in labelled scans, laid over label maps.
+
+A structure is not one grey: the thalamus brightens towards the internal capsule, the brain stem towards its front. A
+pattern is the mean intensity relative to the whole structure's in ``CELLS`` cells a side of the structure's bounding
+box, the right side mirrored onto the left.
+"""
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+from torch.nn import functional
+
+from ..networks.classes import class_of_label
+from .synthesis import LEFT_OF
+
+CELLS = 8
+
+
+FEWEST = 200  # voxels of a structure in a scan, or its pattern is noise
+
+
+PRIOR = 5.0  # voxels of the mean intensity that every cell starts with
+
+
+def lay_over(heads, scans):
+    """Give every label map the patterns that labelled scans have within structures.
+
+    Args:
+        heads: list of :class:`~.scans.HeadLabels`; changed.
+        scans: list of :class:`~.scans.LabelledScan`.
+    """
+    measured = measure(scans)
+    for head in heads:
+        head.pattern = lay(measured, head.tissues, head.tissue_ids)
+
+
+def in_box(positions, mirrored):
+    """Positions ``(n, 3)`` of a structure's voxels relative to its bounding box, from -1 to 1 along each axis."""
+    # Not the very extremes, which a single voxel moves.
+    low, high = np.percentile(positions, (1, 99), axis=0)
+    inside = np.clip(2 * (positions - low) / np.maximum(high - low, 1) - 1, -1, 1)
+    return inside * (1, 1, -1) if mirrored else inside
+
+
+def interior(tissues):
+    """Voxels all of whose neighbours are the same tissue, so that no other is mixed into them; boolean."""
+    image = sitk.GetImageFromArray(tissues)
+    return sitk.GetArrayFromImage(sitk.GrayscaleErode(image)) == sitk.GetArrayFromImage(sitk.GrayscaleDilate(image))
+
+
+def measure(scans):
+    """Measure the patterns of the structures in labelled scans.
+
+    Args:
+        scans: list of :class:`~.scans.LabelledScan`.
+
+    Returns:
+        array ``(CELLS, CELLS, CELLS)``, about 1, by FreeSurfer id of the left or unpaired structure.
+    """
+    sums, counts = {}, {}
+    for scan in scans:
+        tissues, image = scan.tissues.numpy(), scan.image.numpy()
+        pure = interior(tissues)
+        for index, tissue in enumerate(int(each) for each in scan.tissue_ids):
+            voxels = np.argwhere((tissues == index) & pure) if tissue in class_of_label() else ()
+            if len(voxels) < FEWEST:
+                continue
+            values = image[tuple(voxels.T)]
+            cells = np.round((in_box(voxels, tissue in LEFT_OF) + 1) / 2 * (CELLS - 1)).astype(int)
+            left = LEFT_OF.get(tissue, tissue)
+            if left not in sums:
+                sums[left], counts[left] = np.zeros((2, CELLS, CELLS, CELLS))
+            np.add.at(sums[left], tuple(cells.T), values / values.mean())
+            np.add.at(counts[left], tuple(cells.T), 1)
+    return {left: smoothed(sums[left], counts[left]) for left in sums}
+
+
+def smoothed(sums, counts):
+    """Mean of every cell, shared with its neighbours, so that cells without voxels take theirs."""
+
+    def spread(values, width):
+        return sitk.GetArrayFromImage(sitk.DiscreteGaussian(sitk.GetImageFromArray(values), width**2))
+
+    near, far = ([spread(values, width) for values in (sums, counts)] for width in (0.6, 1.5))
+    # Where there is little nearby, what is farther away counts, and at last the structure's mean.
+    return (near[0] + 0.05 * far[0] + PRIOR) / (near[1] + 0.05 * far[1] + PRIOR)
+
+
+def lay(patterns, tissues, tissue_ids):
+    """Lay patterns over a label map.
+
+    Args:
+        patterns: as of :func:`measure`.
+        tissues, tissue_ids: as in :class:`~.scans.HeadLabels`.
+
+    Returns:
+        uint8 tensor, the shape of ``tissues``: intensities in percent of the structure's mean.
+    """
+    tissues = tissues.numpy()
+    laid = np.full(tissues.shape, 100, np.uint8)
+    for index, tissue in enumerate(int(each) for each in tissue_ids):
+        pattern = patterns.get(LEFT_OF.get(tissue, tissue))
+        voxels = np.argwhere(tissues == index) if pattern is not None else ()
+        if not len(voxels):
+            continue
+        # grid_sample takes the last axis first.
+        points = torch.from_numpy(in_box(voxels, tissue in LEFT_OF)[:, ::-1].astype(np.float32))[None, None, None]
+        volume = torch.from_numpy(pattern.astype(np.float32))[None, None]
+        values = functional.grid_sample(volume, points, padding_mode="border", align_corners=True).flatten().numpy()
+        laid[tuple(voxels.T)] = np.clip(np.round(100 * values), 0, 255)
+    return torch.from_numpy(laid)
