@@ -48,7 +48,7 @@ class Surface(NamedTuple):
     """A closed surface.
 
     points: ``(N, 3)`` float32.
-    triangles: ``(M, 3)``, indices of points.
+    triangles: ``(M, 3)`` int32, indices of points.
     normals: ``(N, 3)`` float32, or ``None``.
     """
 
@@ -131,7 +131,7 @@ def surface_of(labels, label, matrix, settings) -> Optional[Surface]:
         moved = filters[-1].GetOutput()
         points = vtk_to_numpy(moved.GetPoints().GetData())
         normals = vtk_to_numpy(moved.GetPointData().GetNormals())
-    triangles = vtk_to_numpy(moved.GetPolys().GetConnectivityArray()).reshape(-1, 3)
+    triangles = vtk_to_numpy(moved.GetPolys().GetConnectivityArray()).reshape(-1, 3).astype(np.int32)
     return Surface(points, triangles, normals)
 
 
