@@ -32,7 +32,7 @@ SIDE = 256
 LIBRARY = Path(bundled.__file__).resolve().parents[2]
 
 
-def bundled():
+def choices():
     """Every choice of network, SE block and view that there is."""
     choices = (Parameters(*choice) for choice in product(values(Architecture), values(Variant), values(View)))
     return [choice for choice in choices if not choice.absence()]
@@ -51,7 +51,7 @@ def counts_of(choice):
 
 def mean_dice(paths, protocol):
     """Mean Dice by name over all rows of a protocol in the files; a structure that neither had counts nowhere."""
-    found, checksums = {}, {choice.name: model_checksum(choice) for choice in bundled()}
+    found, checksums = {}, {choice.name: model_checksum(choice) for choice in choices()}
     for path in paths:
         with open(path, newline="", encoding="utf-8") as file:
             for row in csv.DictReader(file):
@@ -106,7 +106,7 @@ def main(argv=None):
             before = {row["network"]: row for row in csv.DictReader(file)}
     dice = {protocol: mean_dice(getattr(chosen, protocol), protocol) for protocol in ("freesurfer", "manual")}
     rows = []
-    for choice in bundled():
+    for choice in choices():
         count, increase = counts_of(choice)
         row = {name: before.get(choice.name, {}).get(name, "") for name in COLUMNS}
         row.update(network=choice.name, parameters=count, increase_percent=f"{increase:.2f}")

@@ -20,7 +20,8 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
-from facts import LIBRARY, SAMPLE, bundled
+from facts import LIBRARY, SAMPLE
+from facts import choices as choices_of_networks
 from scores import table
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.resources import resource
@@ -186,7 +187,7 @@ def main(argv=None):
         numbers = measure(Path(scan), Parameters(*choice), device, times)
         print(json.dumps(numbers))
         return 0
-    choices = [each for each in bundled() if chosen.choices is None or each.name in chosen.choices]
+    choices = [each for each in choices_of_networks() if chosen.choices is None or each.name in chosen.choices]
     rows = []
 
     def add(what, scan, choice, times=1):

@@ -417,7 +417,7 @@ def test_bad_choices_get_one_sentence(run, folder, tmp_path, monkeypatch):
         ((folder, *out, "--names", "anna", "carl"), "There is no scan carl_t1.nii.gz"),
         ((folder, other, *out), "have one name"),
         ((folder, *out, "-o", foreign.parent), "is no file of this benchmark"),
-        ((folder, *out, "-o", foreign), "Nothing can be written to"),
+        ((folder, *out, "-o", foreign), "is in the way"),
     ):
         done = run(comparison.main, *arguments)
         assert done.status == 2 and sentence in done.err and done.err.count("\n") == 1
@@ -463,7 +463,7 @@ def trained(monkeypatch):
     calls_until_time_is_up = [None]
     monkeypatch.setattr(trainings, "WIDTH", 8)
     monkeypatch.setattr(trainings, "fit", fit)
-    monkeypatch.setattr(trainings.patterns, "lay_over", lambda heads, scans: None)
+    monkeypatch.setattr(trainings.intensity_patterns, "lay_over", lambda heads, scans: None)
     monkeypatch.setattr(trainings, "labelled_scans", scans_named)
     monkeypatch.setattr(trainings, "head_labels", lambda folder: ["head"])
     return SimpleNamespace(calls=calls, until=calls_until_time_is_up)

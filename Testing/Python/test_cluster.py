@@ -46,11 +46,11 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
     def hold():
         from SEBrainSegLib.commandline import batch
 
-        def held(scan, work, progress=None, segment_scan=batch.segment_scan):
+        def held(scan, work, *others, segment_scan=batch.segment_scan):
             (begun / scan.path.stem).touch()
             while scan.path.name != "00.nii" and not go.exists():
                 time.sleep(0.02)
-            segment_scan(scan, work, progress)
+            segment_scan(scan, work, *others)
             (ended / scan.path.stem).touch()
 
         batch.segment_scan = held

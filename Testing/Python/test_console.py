@@ -101,7 +101,7 @@ def test_results_do_not_get_the_numbers_of_closed_streams(tmp_path):
     """Else what a library prints would go into one of them."""
     code = """
 kept = open('kept', 'w')  # takes the place of stdin
-from SEBrainSegLib import console
+from SEBrainSegLib.commandline import console
 with console.steady('x'):
     print(open('file', 'w').fileno() > 2, file=kept)
 """

@@ -61,7 +61,7 @@ def test_every_resource_that_is_read_is_packed():
     packed = re.search(
         r'"SEBrainSegLib.Resources" = (\[[^\]]*\])', (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     )
-    library = (ROOT / "SEBrainSeg" / "SEBrainSegLib").glob("*.py")
+    library = (ROOT / "SEBrainSeg" / "SEBrainSegLib").rglob("*.py")
     names = {
         name for path in library for name in re.findall(r'resource\("([^"{]+)"\)', path.read_text(encoding="utf-8"))
     }

@@ -24,7 +24,7 @@ from SEBrainSegLib.analysis import remarks as remarks_module
 from SEBrainSegLib.commandline import summary
 from SEBrainSegLib.files import folder_lock, results
 from SEBrainSegLib.files.reading import read
-from SEBrainSegLib.inference import brain_region, plausibility, slices
+from SEBrainSegLib.inference import plausibility, slices
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.geometry import conform, restore
 from SEBrainSegLib.inference.preparation import prepare
@@ -189,7 +189,7 @@ def test_memory_for_a_large_scan_is_that_of_the_brain_and_little_more():
     code = """
 import resource, sys
 import SimpleITK as sitk
-from SEBrainSegLib.inference.geometry import prepare
+from SEBrainSegLib.inference.preparation import prepare
 image = sitk.GaussianSource(sitk.sitkUInt8, [512, 512, 400], sigma=[60.0] * 3, mean=[256, 256, 200], scale=200)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 image.SetSpacing((0.4, 0.4, 0.4))
@@ -257,8 +257,8 @@ def test_nearly_singular_axes_are_refused():
 
 directions = st.builds(
     lambda turns, order, flips: (
-        np.linalg.qr(np.array(folder_lock).reshape(3, 3) + 0.01 * np.eye(3))[0][:, order] * flips
-        if max(map(abs, folder_lock)) > 0.1
+        np.linalg.qr(np.array(turns).reshape(3, 3) + 0.01 * np.eye(3))[0][:, order] * flips
+        if max(map(abs, turns)) > 0.1
         else np.eye(3)[:, order] * flips
     ),
     st.lists(st.floats(-1, 1, width=32), min_size=9, max_size=9),
@@ -598,7 +598,7 @@ def test_a_summary_that_runs_share_loses_no_row(tmp_path):
 KILLED = """
 import json, os, sys
 from pathlib import Path
-from SEBrainSegLib import results
+from SEBrainSegLib.files import results
 
 folder = Path(sys.argv[1])
 writers = dict.fromkeys(results.ENDINGS, lambda image, found, path: Path(path).write_text(found))
@@ -753,8 +753,8 @@ def test_gpu_memory_that_is_too_small_for_one_slice_leaves_the_same_answer_to_th
             raise torch.cuda.OutOfMemoryError("injected")
         return original(models, array, device, *others)
 
-    monkeypatch.setattr(slices, "look", look)
-    monkeypatch.setattr(brain_region, "brain_box", lambda model, array, *_: tuple(slice(0, n) for n in array.shape))
+    monkeypatch.setattr(inference_run, "look", look)
+    monkeypatch.setattr(inference_run, "brain_box", lambda model, array, *_: tuple(slice(0, n) for n in array.shape))
     expected = segment(image, device="cpu")
     asked.clear()
     # "meta" is torch's device for what is stored nowhere.

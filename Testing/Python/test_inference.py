@@ -101,9 +101,9 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array = np.zeros(size, np.float32)
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
-    slices = normalise(array).transpose(2, 1, 0)
-    found = slices.classify(model(network, view), slices, torch.device("cpu"), lambda fraction: None)[0]
-    assert found.shape == slices.shape
+    conformed = normalise(array).transpose(2, 1, 0)
+    found = slices.classify(model(network, view), conformed, torch.device("cpu"), lambda fraction: None)[0]
+    assert found.shape == conformed.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
 

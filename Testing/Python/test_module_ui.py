@@ -382,7 +382,7 @@ def module(application, monkeypatch):
     exec(compile(SOURCE, str(MODULE), "exec"), vars(module))
     module.imported = set(sys.modules) - before
     yield module
-    for name in ("qtprocess", "presenter"):
+    for name in ("subprocesses.qtprocess", "panel.presenter"):
         sys.modules.pop(f"SEBrainSegLib.{name}", None)
 
 
@@ -569,7 +569,10 @@ def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
 def test_opening_the_panel_imports_neither_torch_nor_simpleitk(module):
     code = (
         "import sys; heavy = ('torch', 'SimpleITK', 'nibabel')\n"
-        "from SEBrainSegLib import background, presenter, scene, scene_maps, scene_sequences, scene_views, volumes\n"
+        "from SEBrainSegLib import scene\n"
+        "from SEBrainSegLib.analysis import volume_table\n"
+        "from SEBrainSegLib.panel import presenter\n"
+        "from SEBrainSegLib.subprocesses import background\n"
         "print([name for name in heavy if name in sys.modules])"
     )
     environment = {**os.environ, "PYTHONPATH": str(MODULE.parent)}
@@ -691,12 +694,12 @@ def test_apply_is_enabled_exactly_when_it_can_work(widget):
 
 
 def test_a_doubt_about_a_volume_stands_beside_it(widget, monkeypatch):
-    from SEBrainSegLib.scene import volume_nodes
+    from SEBrainSegLib import scene as nodes
 
     widget.parameterNode.volume = volume()
     label = widget.ui.doubtLabel
     assert label.isHidden()
-    monkeypatch.setattr(volume_nodes, "doubt", lambda node: "Left and right may be exchanged.")
+    monkeypatch.setattr(nodes, "doubt", lambda node: "Left and right may be exchanged.")
     widget.update()
     assert not label.isHidden() and label.text == "Left and right may be exchanged." and widget.ui.applyButton.enabled
     widget.parameterNode.volume = None
@@ -1219,7 +1222,7 @@ def test_volumes_are_shown_copied_and_saved(widget, tmp_path, monkeypatch):
 
 def test_the_whole_sequence_is_offered_for_a_volume_of_one(widget, monkeypatch):
     scans = [volume(name=f"Scan {index}") for index in range(2)]
-    monkeypatch.setattr("SEBrainSegLib.scene.sequence_nodes.items", lambda node: scans if node is scans[0] else ())
+    monkeypatch.setattr("SEBrainSegLib.scene.items", lambda node: scans if node is scans[0] else ())
     widget.parameterNode.volume = volume()
     assert widget.ui.sequenceButton.isHidden()
     widget.parameterNode.volume = scans[0]

@@ -15,17 +15,19 @@ from SEBrainSegLib.inference.result import Excitation
 from SEBrainSegLib.scene import (
     comparison_nodes,
     map_nodes,
+    provenance,
     segmentation_nodes,
     sequence_nodes,
     slice_views,
     table_nodes,
+    volume_nodes,
 )
 from SEBrainSegLib.scene import display as scene_display
 from SEBrainSegLib.subprocesses import surfaces
 from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
 
 slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
-scene, scene_of_slicer = test_scene.scene, test_scene.scene_of_slicer
+scene = test_scene.scene
 
 NONE, SCSE = Parameters(se="none"), Parameters()
 INDEX = (4, 1, 8)
@@ -45,7 +47,7 @@ def map_like(image, value=0.25):
 
 def with_maps(node, parameters=SCSE):
     """A segmentation of a volume node, with confidence and the excitation of a block of three channels."""
-    image = scene_of_slicer.image_of(node)
+    image = volume_nodes.image_of(node)
     excitation = Excitation("decoder 1", map_like(image), (0.2, 0.5, 0.75), (0.1, 0.0, 0.05))
     confidence = map_like(image, 0.5)
     fields = {"confidences": {17: 0.875}, "confidence": confidence, "excitation": excitation}
@@ -80,7 +82,7 @@ def saved_and_opened(scene, folder):
 
 def value_at(node, position):
     """The value of a volume node's voxel at a RAS position."""
-    to_voxels = np.linalg.inv(scene_of_slicer.voxel_to_ras(node))
+    to_voxels = np.linalg.inv(volume_nodes.voxel_to_ras(node))
     i, j, k = np.round(to_voxels[:3] @ [*position, 1.0]).astype(int)
     data = node.GetImageData()
     return vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])[k, j, i]
@@ -91,45 +93,45 @@ def value_at(node, position):
 
 def test_a_segmentation_is_found_by_its_choice(scene):
     volume, node = segmented(scene)
-    assert scene_of_slicer.find(volume, "segmentation", SCSE) is node
-    assert scene_of_slicer.find(volume, "segmentation", replace(SCSE, device="cpu")) is node
+    assert provenance.find(volume, "segmentation", SCSE) is node
+    assert provenance.find(volume, "segmentation", replace(SCSE, device="cpu")) is node
     others = (
         NONE,
         replace(SCSE, view="axial"),
         replace(SCSE, protocol="manual"),
         replace(SCSE, structures="Hippocampus"),
     )
-    assert not any(scene_of_slicer.find(volume, "segmentation", each) for each in others)
-    assert scene_of_slicer.find(volume_node(scene), "segmentation", SCSE) is None
-    assert scene_of_slicer.find(None, "segmentation", SCSE) is None
+    assert not any(provenance.find(volume, "segmentation", each) for each in others)
+    assert provenance.find(volume_node(scene), "segmentation", SCSE) is None
+    assert provenance.find(None, "segmentation", SCSE) is None
 
 
 def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):
     volume, node = segmented(scene)
     origin = np.array(volume.GetOrigin())
     volume.SetOrigin(*(origin + 5))
-    assert scene_of_slicer.find(volume, "segmentation", SCSE) is None
+    assert provenance.find(volume, "segmentation", SCSE) is None
     volume.SetOrigin(*origin)
-    assert scene_of_slicer.find(volume, "segmentation", SCSE) is node
+    assert provenance.find(volume, "segmentation", SCSE) is node
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
-    assert scene_of_slicer.find(volume, "segmentation", SCSE) is None
+    assert provenance.find(volume, "segmentation", SCSE) is None
 
 
 def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
     (tmp_path / "knee.pt").write_bytes(b"one")
     knee, volume = Parameters(model="knee"), volume_node(scene)
-    labels = labels_like(scene_of_slicer.image_of(volume))
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels, parameters=knee))
-    assert scene_of_slicer.find(volume, "segmentation", knee) is node
+    labels = labels_like(volume_nodes.image_of(volume))
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels, parameters=knee))
+    assert provenance.find(volume, "segmentation", knee) is node
     (tmp_path / "knee.pt").write_bytes(b"another")
-    assert scene_of_slicer.find(volume, "segmentation", knee) is None
+    assert provenance.find(volume, "segmentation", knee) is None
 
 
 def test_only_our_own_are_hidden(scene):
     volume, first = segmented(scene)
-    labels = labels_like(scene_of_slicer.image_of(volume))
-    second = scene_of_slicer.add_segmentation(volume, result_of(labels, parameters=NONE))
+    labels = labels_like(volume_nodes.image_of(volume))
+    second = segmentation_nodes.add_segmentation(volume, result_of(labels, parameters=NONE))
     _, of_another_volume = segmented(scene)
     by_hand = scene.AddNewNodeByClass("vtkMRMLSegmentationNode", "By hand")
     by_hand.CreateDefaultDisplayNodes()
@@ -143,9 +145,9 @@ def test_only_our_own_are_hidden(scene):
 def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     volume = volume_node(scene, directions=OBLIQUE)
     made = with_maps(volume)
-    node = scene_of_slicer.add_segmentation(volume, made)
+    node = segmentation_nodes.add_segmentation(volume, made)
     maps = map_nodes.add_maps(volume, made)
-    labels = labels_like(scene_of_slicer.image_of(volume))
+    labels = labels_like(volume_nodes.image_of(volume))
     compared = comparison_nodes.add_compared(volume, compare((result_of(labels, parameters=NONE), made)))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
@@ -153,7 +155,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     columns = compared.table.GetNumberOfColumns()
 
     volume = saved_and_opened(scene, tmp_path)
-    node = scene_of_slicer.find(volume, "segmentation", SCSE)
+    node = provenance.find(volume, "segmentation", SCSE)
     maps = map_nodes.find_maps(volume, SCSE, "decoder 1", True)
     table = comparison_nodes.comparison_of(volume)
     assert [each.GetName() for each in (node, *maps, table)] == names
@@ -169,7 +171,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(table_nodes.BLUE)
     # Shown as it was, and still found by what made it.
     scene_display.show_only(node)
-    other = scene_of_slicer.find(volume, "segmentation", NONE)
+    other = provenance.find(volume, "segmentation", NONE)
     assert node.GetDisplayVisibility() and not other.GetDisplayVisibility()
 
 
@@ -181,7 +183,7 @@ def test_a_map_lies_over_the_volume(scene, name):
     volume = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5))
     transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "Moved")
     volume.SetAndObserveTransformNodeID(transform.GetID())
-    node = map_nodes.add_map(volume, map_like(scene_of_slicer.image_of(volume)), "confidence", SCSE)
+    node = map_nodes.add_map(volume, map_like(volume_nodes.image_of(volume)), "confidence", SCSE)
     index = np.array(INDEX) + (3, -2, 5)
     assert value_at(node, ras(GRIDS[name], index)) == 0.25
     assert node.GetTransformNodeID() == transform.GetID()
@@ -193,7 +195,7 @@ def test_a_map_lies_over_the_volume(scene, name):
 
 def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
     volume = volume_node(scene)
-    image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkUInt8)
+    image = sitk.Image(volume_nodes.image_of(volume).GetSize(), sitk.sitkUInt8)
     image[0, 0, 0], image[1, 0, 0] = 1, 2
     display = map_nodes.add_map(volume, image, "disagreement", SCSE, largest=2).GetDisplayNode()
     display.UpdateImageDataPipeline()
@@ -205,7 +207,7 @@ def test_where_a_map_counts_nothing_the_scan_is_seen(scene):
 
 def test_where_the_network_is_sure_the_scan_is_seen(scene):
     volume = volume_node(scene)
-    image = sitk.Image(scene_of_slicer.image_of(volume).GetSize(), sitk.sitkFloat32) + 1.0
+    image = sitk.Image(volume_nodes.image_of(volume).GetSize(), sitk.sitkFloat32) + 1.0
     image[0, 0, 0], image[1, 0, 0] = 0.3, 0.9
     display = map_nodes.add_map(volume, image, "confidence", SCSE).GetDisplayNode()
     display.UpdateImageDataPipeline()
@@ -266,7 +268,7 @@ def test_the_fill_comes_back_in_a_scene_that_was_saved_with_a_map(scene, tmp_pat
     scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     map_nodes.show_maps(volume, map_nodes.add_maps(volume, with_maps(volume)))
     volume = saved_and_opened(scene, tmp_path)
-    node = scene_of_slicer.find(volume, "segmentation", SCSE)
+    node = provenance.find(volume, "segmentation", SCSE)
     assert looks(node)[0] is False and map_nodes.map_shown(volume) is not None
     map_nodes.hide_maps(volume)
     assert looks(node) == (True, True, True)
@@ -398,7 +400,7 @@ def test_a_plot_is_deleted_whole(scene):
 
 def test_maps_of_other_voxels_are_not_added(scene):
     volume = volume_node(scene)
-    made, voxels = with_maps(volume), scene_of_slicer.voxels_of(volume)
+    made, voxels = with_maps(volume), provenance.voxels_of(volume)
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     before = len(nodes(scene))
     with pytest.raises(SEBrainSegError, match="was changed"):
@@ -411,7 +413,7 @@ def test_maps_of_other_voxels_are_not_added(scene):
 
 def two_variants(volume):
     """They differ in one voxel of two."""
-    image = scene_of_slicer.image_of(volume)
+    image = volume_nodes.image_of(volume)
     one = result_of(labels_like(image, {INDEX: 17, (0, 0, 0): 17}), parameters=NONE)
     other = result_of(labels_like(image, {INDEX: 17}), parameters=SCSE)
     return tuple(replace(each, volumes=volumes_of(each)) for each in (one, other))
@@ -450,7 +452,7 @@ def test_a_comparison_says_where_and_how_much(scene):
 def test_variants_that_were_segmented_before_are_not_doubled(scene):
     volume = volume_node(scene)
     variants = two_variants(volume)
-    node = scene_of_slicer.add_segmentation(volume, variants[1])
+    node = segmentation_nodes.add_segmentation(volume, variants[1])
     compared = comparison_nodes.add_compared(volume, compare(variants))
     assert compared.segmentations[1] is node and compared.consensus is None
     assert len(nodes(scene, "vtkMRMLSegmentationNode")) == 2
@@ -542,8 +544,8 @@ def test_segments_that_share_a_labelmap_no_longer_keep_their_structures(scene):
 def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
     volume = volume_node(scene, directions=GRIDS[name])
     marked = {INDEX: 17, (2, 2, 2): 53, (6, 8, 10): 2}
-    labels = labels_like(scene_of_slicer.image_of(volume), marked)
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels))
+    labels = labels_like(volume_nodes.image_of(volume), marked)
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels))
     for again in range(2):
         found = segmentation_nodes.segmentation_of(node).labels
         for index, label in marked.items():
@@ -552,7 +554,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
         assert np.count_nonzero(sitk.GetArrayFromImage(found)) == len(marked)
         if not again:
             volume = saved_and_opened(scene, tmp_path)
-            node = scene_of_slicer.find(volume, "segmentation", SCSE)
+            node = provenance.find(volume, "segmentation", SCSE)
     scene.RemoveNode(volume)
     assert segmentation_nodes.segmentation_of(node).labels is None
 
@@ -560,7 +562,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
 def test_a_left_handed_volume_is_still_itself_when_slicer_has_turned_an_axis(scene, tmp_path):
     volume, _ = segmented(scene, directions=GRIDS["left-handed"])
     again = saved_and_opened(scene, tmp_path)
-    assert scene_of_slicer.find(again, "segmentation", SCSE) is not None
+    assert provenance.find(again, "segmentation", SCSE) is not None
 
 
 def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):
@@ -579,7 +581,7 @@ def test_surfaces_are_made_one_by_one(scene):
     volume, array = volume_node(scene), np.zeros((11, 9, 7), np.uint8)
     array[2:6, 2:6, 2:5], array[7:10, 2:6, 2:5] = 17, 53
     labels = sitk.GetImageFromArray(array)
-    node = scene_of_slicer.add_segmentation(volume, result_of(labels))
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels))
     assert not scene_display.has_surfaces(node)
     steps = list(scene_display.make_surfaces(node))
     assert len(steps) == 31 and steps[0][0] == 0 and steps[-1][0] < 1
@@ -605,7 +607,7 @@ def test_surfaces_that_were_not_finished_are_dropped(scene):
 def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_path, name):
     volume, array = volume_node(scene, directions=GRIDS[name], start=(3, -2, 5)), np.zeros((11, 9, 7), np.uint8)
     array[2:6, 2:6, 2:5], array[7:11, 2:7, 2:5] = 17, 53
-    node = scene_of_slicer.add_segmentation(volume, result_of(sitk.GetImageFromArray(array)))
+    node = segmentation_nodes.add_segmentation(volume, result_of(sitk.GetImageFromArray(array)))
     labelmaps, settings = scene_display.labelmaps_of(node)
     surfaces.write_request(tmp_path, labelmaps, settings)
     told = []
@@ -663,7 +665,7 @@ def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
     proxy, browser, logic = played
     volumes = sequence_nodes.items(proxy)
     assert len(volumes) == 3
-    images = [scene_of_slicer.image_of(each) for each in volumes]
+    images = [volume_nodes.image_of(each) for each in volumes]
     assert [image[0, 0, 0] for image in images] == [0, 1, 2]
     results = [result_of(labels_like(image, {(1, 2, 3 + index): 17})) for index, image in enumerate(images)]
     sequence = sequence_nodes.add_segmentations(proxy, results)
@@ -681,7 +683,7 @@ def test_a_sequence_of_volumes_gives_a_sequence_of_segmentations(scene, played):
 
 def test_a_sequence_that_has_changed_gets_no_segmentations(scene, played):
     proxy, _, _ = played
-    labels = labels_like(scene_of_slicer.image_of(sequence_nodes.items(proxy)[0]))
+    labels = labels_like(volume_nodes.image_of(sequence_nodes.items(proxy)[0]))
     with pytest.raises(SEBrainSegError, match="sequence"):
         sequence_nodes.add_segmentations(proxy, [result_of(labels)] * 2)
     assert len(nodes(scene, "vtkMRMLSequenceNode")) == 1
