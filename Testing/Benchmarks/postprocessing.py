@@ -21,13 +21,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 from scores import dice_of_structures  # noqa: E402
 from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.choices.structures import structures  # noqa: E402
-from SEBrainSegLib.inference.brain_region import (  # noqa: E402
-    brain_box,
-    head_box,  # noqa: E402
-    inside,
-)
+from SEBrainSegLib.inference.brain_region import brain_box, inside  # noqa: E402
 from SEBrainSegLib.inference.cleanup import keep_largest, keep_pieces  # noqa: E402
 from SEBrainSegLib.inference.geometry import conform, restore  # noqa: E402
+from SEBrainSegLib.inference.head_region import head_box  # noqa: E402
 from SEBrainSegLib.inference.intensities import normalise  # noqa: E402
 from SEBrainSegLib.inference.slices import classify, classify_in_views  # noqa: E402
 from SEBrainSegLib.networks import bundled  # noqa: E402

@@ -7,6 +7,11 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
+from SEBrainSegLib.inference.threads import wait_passively  # noqa: E402
+
+# Before a test imports torch: with two cores and other work beside it, spinning threads take many times longer.
+wait_passively()
+
 
 @pytest.fixture
 def any_result(monkeypatch):

@@ -11,8 +11,8 @@ from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.inference import devices
 from SEBrainSegLib.inference import run as inference_run
-from SEBrainSegLib.inference.brain_region import head_box
 from SEBrainSegLib.inference.excitation_recorder import block_named
+from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.preparation import prepare
 from SEBrainSegLib.inference.slices import look
 from SEBrainSegLib.networks import bundled

@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 
 from SEBrainSegLib import SEBrainSegError
-from SEBrainSegLib.inference.brain_region import head_box
 from SEBrainSegLib.inference.geometry import conform, restore
+from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.intensities import normalise
 
 

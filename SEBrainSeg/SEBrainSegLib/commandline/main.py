@@ -15,7 +15,7 @@ from ..errors import SEBrainSegError
 from ..files.names import shown
 from ..files.orientation import valid_letters
 from ..files.results import refuse_file_in_the_way
-from ..inference import memory
+from ..inference import memory, threads
 from ..networks import user_models
 from ..resources import version
 from . import bids, summary
@@ -259,6 +259,7 @@ def command(argv):
     """What :func:`main` does once nothing it prints can end it."""
     chosen = parser().parse_args(argv)
     memory.keep_what_is_freed()
+    threads.wait_passively()
     try:
         parameters = parameters_of(chosen)
         is_bids = check_bids(chosen)

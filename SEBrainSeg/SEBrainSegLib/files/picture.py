@@ -7,8 +7,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..choices.structures import structures as brain_structures
-from ..inference.brain_region import head_box
 from ..inference.geometry import BRAIN_SPACING, VIEWS, conform, corners
+from ..inference.head_region import head_box
 from ..inference.intensities import normalise
 from ..inference.preparation import stack
 from . import lettering

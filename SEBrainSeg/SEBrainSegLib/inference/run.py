@@ -15,9 +15,10 @@ from ..files.orientation import refuse_unknown, settled
 from ..networks import bundled, user_models
 from ..networks.classes import labels_of_classes
 from . import devices, plausibility
-from .brain_region import Sureness, brain_box, head_box, inside
+from .brain_region import Sureness, brain_box, inside
 from .cleanup import keep_largest, keep_pieces
 from .geometry import plain, restore
+from .head_region import head_box
 from .preparation import prepare
 from .result import Excitation, Segmentation
 from .sides import part_sides

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from ..choices.job import Job
 from ..errors import SEBrainSegError, UnlikelyError
-from ..inference import memory
+from ..inference import memory, threads
 
 
 def parser():
@@ -130,6 +130,7 @@ def talk(work, argv=None):
     lines = take_stdout()
     end_with_parent()
     memory.keep_what_is_freed()
+    threads.wait_passively()
 
     def tell(**fields):
         lines.write(json.dumps(fields) + "\n")
