@@ -16,8 +16,9 @@ def settings(code, **others):
     """What a process of this code hands on to PyTorch."""
     environment = {name: value for name, value in os.environ.items() if name not in threads.PASSIVE}
     code += (
-        "\nimport os, sys; print('torch' in sys.modules, os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME'])"
+        "\nimport os, sys; seen = 'torch' in sys.modules, os.environ['OMP_WAIT_POLICY'], os.environ['KMP_BLOCKTIME']"
     )
+    code += "\nprint(*seen, file=sys.stderr)"
     command = [sys.executable, "-c", code]
     done = subprocess.run(
         command, cwd=LIBRARY, env={**environment, **others}, capture_output=True, text=True, check=True
@@ -29,7 +30,8 @@ def settings(code, **others):
     "code",
     [
         "from SEBrainSegLib.commandline import main; main.main(['nowhere.nii'])",
-        "from SEBrainSegLib.subprocesses import worker; worker.talk(lambda folder, tell: None, ['nowhere'])",
+        "from SEBrainSegLib.subprocesses import worker; worker.end_with_parent = lambda: None\n"
+        "worker.talk(lambda folder, tell: None, ['nowhere'])",
         "import SEBrainSegLib.training",
     ],
     ids=["command line", "child process", "training"],
