@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import ByIntensity, centred, dicom_series, model, phantom, rotation, value_at_ras
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import Code, Structure, structures
 from SEBrainSegLib.commandline import dask_cluster
@@ -19,8 +20,6 @@ from SEBrainSegLib.files.reading import read
 from SEBrainSegLib.inference import plausibility
 from SEBrainSegLib.networks import bundled, user_models
 from SEBrainSegLib.networks.model_file import Model
-from test_inference import ByIntensity, centred, model, phantom
-from test_volume import rotation, value_at_ras
 
 SUFFIX = "_unet-scse-coronal"
 SIZE = (80, 96, 76)
@@ -442,27 +441,6 @@ def test_mgh_files_keep_their_geometry(tmp_path):
     image = read(tmp_path / "t1.mgz")
     ras = (affine @ (3, 5, 7, 1))[:3]
     assert value_at_ras(image, ras) == pytest.approx(voxels[3, 5, 7])
-
-
-def dicom_series(folder, count, uid, image):
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number in range(count):
-        piece = sitk.Cast(image[:, :, number], sitk.sitkInt16)
-        position = image.TransformIndexToPhysicalPoint((0, 0, number))
-        for tag, value in {
-            "0008|0060": "MR",
-            "0020|000d": "1.2.3",
-            "0020|000e": uid,
-            "0008|0018": f"{uid}.{number + 1}",
-            "0020|0013": str(number),
-            "0020|0032": "\\".join(f"{x:.4f}" for x in position),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0018|0050": "2",
-        }.items():
-            piece.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{uid}-{number:03d}.dcm"))
-        writer.Execute(piece)
 
 
 def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):

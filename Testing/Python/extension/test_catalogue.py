@@ -6,7 +6,7 @@ import re
 import struct
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 
 

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import test_scene
+from scene_phantoms import (
+    GRIDS,
+    OBLIQUE,
+    labels_like,
+    points_of,
+    ras,
+    result_of,
+    segmented,
+    slicer,
+    volume_node,
+    vtk,
+    vtk_to_numpy,
+)
 from SEBrainSegLib.analysis.comparison import compare
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import GROUPS, structures
@@ -24,10 +36,6 @@ from SEBrainSegLib.scene import (
 )
 from SEBrainSegLib.scene import display as scene_display
 from SEBrainSegLib.subprocesses import surfaces
-from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
-
-slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
-scene = test_scene.scene
 
 NONE, SCSE = Parameters(se="none"), Parameters()
 INDEX = (4, 1, 8)
