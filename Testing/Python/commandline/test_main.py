@@ -464,16 +464,16 @@ def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
         read(tmp_path / "empty")
 
 
-def test_the_readme_names_every_option_and_no_other():
+def test_the_documentation_names_every_option_and_no_other():
     root = Path(command_line.__file__).resolve().parents[3]
-    (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
+    page = (root / "Resources/Tutorial/command-line.md").read_text(encoding="utf-8")
+    (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", page, re.S)
     known = {
         name for action in command_line.parser()._actions for name in action.option_strings if name.startswith("--")
     }
     named = set(re.findall(r"--[a-z-]+", synopsis))
     others = {"--session_label", "--skip_bids_validation"}  # BIDS apps have both spellings
     assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label", *others}
-    for page in ("README.md", "Resources/Tutorial/README.md"):
-        text = (root / page).read_text(encoding="utf-8")
-        for line in re.findall(r"^sebrainseg .*$", text, re.M):
+    for page in (root / "README.md", *(root / "Resources" / "Tutorial").glob("*.md")):
+        for line in re.findall(r"^sebrainseg .*$", page.read_text(encoding="utf-8"), re.M):
             assert set(re.findall(r"--[a-z-]+", line)) <= known, line
