@@ -8,8 +8,8 @@ import pytest
 import readme
 
 ROOT = Path(__file__).resolve().parents[3]
-HIDDEN = (".", "build", "colin27")
-PAGES = [page for page in ROOT.glob("**/*.md") if not page.relative_to(ROOT).parts[0].startswith(HIDDEN)]
+FOLDERS = ("Resources", "SEBrainSeg", "Testing")
+PAGES = [ROOT / "README.md", *(page for folder in FOLDERS for page in sorted((ROOT / folder).rglob("*.md")))]
 
 
 def headings(page):
