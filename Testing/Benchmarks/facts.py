@@ -6,7 +6,7 @@ Counts parameters. The Dice of a protocol is the mean over the scans and structu
 --csv`` or ``comparison.py`` (values.csv) left; what the latter measured of a network that has changed since is left
 out. ``--seconds`` measures the CPU-seconds of ``sebrainseg`` with two threads on the bundled scan, brought to 256 x 256
 x 256 voxels of 1 mm, from start to files written, of the choices named (such as ``unet-scse-all``; all if none is).
-What is not measured anew stays as it is in the file.
+What is not measured anew stays as it is in the file. The README's table follows (``readme.py``).
 """
 
 import argparse
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import SimpleITK as sitk
 
+import readme
 from scores import model_checksum
 from SEBrainSegLib.choices.parameters import Architecture, Parameters, Variant, View, values
 from SEBrainSegLib.networks import bundled
@@ -121,6 +122,8 @@ def main(argv=None):
         writer.writeheader()
         writer.writerows(rows)
     print(f"{path}: {len(rows)} choices")
+    if not chosen.file:
+        readme.main()
     return 0
 
 

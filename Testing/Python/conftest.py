@@ -1,13 +1,8 @@
-"""Lets the tests run from a checkout, installed or not."""
-
-import sys
-from pathlib import Path
+"""Fixtures of tests in several folders. Imports stay within them: some tests check what is imported when."""
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
-
-from SEBrainSegLib.inference.threads import wait_passively  # noqa: E402
+from SEBrainSegLib.inference.threads import wait_passively
 
 # Before a test imports torch: with two cores and other work beside it, spinning threads take many times longer.
 wait_passively()
@@ -23,10 +18,23 @@ def any_result(monkeypatch):
 
 
 @pytest.fixture
+def network(monkeypatch, any_result):
+    """The network that stands in for bundled ones of every view: it labels by intensity."""
+    from phantoms import ByIntensity, model
+    from SEBrainSegLib.networks import bundled
+
+    stand_in = ByIntensity()
+    names = ["unet-none-coronal", *(f"unet-scse-{view}" for view in ("coronal", "axial", "sagittal"))]
+    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
+    monkeypatch.setattr(bundled, "names", lambda: names)
+    return stand_in
+
+
+@pytest.fixture
 def organs(tmp_path, monkeypatch):
     """A small user-trained model of the name "organs", of two structures, and an empty working directory."""
+    from phantoms import small_model
     from SEBrainSegLib.choices.structures import read_structures
-    from test_user_models import small_model
 
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path / "models"))
     table = tmp_path / "table.csv"

@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cohorts import POSIX, run, scan
+from phantoms import ByIntensity, centred, dicom_series, model, phantom, value_at_ras
 from SEBrainSegLib import SEBrainSegError, UnlikelyError, segment
 from SEBrainSegLib.analysis import remarks as remarks_module
 from SEBrainSegLib.commandline import summary
@@ -30,18 +31,8 @@ from SEBrainSegLib.inference.geometry import conform, restore
 from SEBrainSegLib.inference.preparation import prepare
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import UNet
-from test_cli import dicom_series
-from test_inference import ByIntensity, centred, model, phantom
-from test_volume import value_at_ras
 
 LIBRARY = Path(results.__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def network(monkeypatch, any_result):
-    stand_in = ByIntensity()
-    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
-    return stand_in
 
 
 def cube(low=0.0, high=1000.0, sides=(40, 40, 40)):
@@ -63,7 +54,7 @@ def test_the_table_names_tests_that_there_are():
     named = set(re.findall(r"`(test_\w+)`", (here.parents[1] / "hostile-inputs.md").read_text(encoding="utf-8")))
     tests = {
         path.name: set(re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M))
-        for path in here.parent.glob("test_*.py")
+        for path in here.parent.rglob("test_*.py")
     }
     assert named <= set().union(*tests.values())
     assert tests[here.name] - named == {"test_the_table_names_tests_that_there_are"}

@@ -3,21 +3,19 @@
     python -m pytest Testing/Tutorial/panel.py
 
 The panel is the real one, and so are the numbers; what only Slicer's application has is stood in for, as in
-``test_module_ui.py``, and the segmentation runs in this process. Needs the extra "test"; takes a minute.
+``slicer_stand_ins.py``, and the segmentation runs in this process. Needs the extra "test"; takes a minute.
 """
 
-import sys
 from pathlib import Path
 
 import slicer
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT / "SEBrainSeg"), str(ROOT / "Testing" / "Python")]
 
-import test_module_ui as stand_ins  # noqa: E402
+import slicer_stand_ins as stand_ins  # noqa: E402
 from SEBrainSegLib.analysis.comparison import compare  # noqa: E402
 from SEBrainSegLib.inference.run import run  # noqa: E402
-from test_module_ui import application, models, module  # noqa: E402, F401
+from slicer_stand_ins import application_fixture, models_fixture, module_fixture  # noqa: E402, F401
 
 SCAN = ROOT / "Resources/SampleData/colin27_t1.nii.gz"
 WIDTH, HEIGHT = 420, 1100
@@ -32,7 +30,7 @@ class Run(stand_ins.Run):
         self.end(self.finished, compare(job.in_order(found, self.known)) if job.compared else found)
 
 
-def test_the_panel(module, application, monkeypatch):  # noqa: F811
+def test_the_panel(module, application, monkeypatch):
     monkeypatch.setattr("SEBrainSegLib.subprocesses.background.BackgroundSegmentation", Run)
     monkeypatch.setattr("SEBrainSegLib.subprocesses.device_search.DeviceSearch", stand_ins.Search)
     widget = module.SEBrainSegWidget(stand_ins.types.SimpleNamespace(isEntered=True))

@@ -6,7 +6,19 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-import test_scene
+from scene_phantoms import (
+    GRIDS,
+    OBLIQUE,
+    labels_like,
+    points_of,
+    ras,
+    result_of,
+    segmented,
+    slicer,
+    volume_node,
+    vtk,
+    vtk_to_numpy,
+)
 from SEBrainSegLib.analysis.comparison import compare
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import GROUPS, structures
@@ -24,10 +36,6 @@ from SEBrainSegLib.scene import (
 )
 from SEBrainSegLib.scene import display as scene_display
 from SEBrainSegLib.subprocesses import surfaces
-from test_scene import GRIDS, OBLIQUE, labels_like, points_of, ras, result_of, segmented, volume_node
-
-slicer, vtk, vtk_to_numpy = test_scene.slicer, test_scene.vtk, test_scene.vtk_to_numpy
-scene = test_scene.scene
 
 NONE, SCSE = Parameters(se="none"), Parameters()
 INDEX = (4, 1, 8)
@@ -494,7 +502,7 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
     volume = volume_node(scene)
     before = {node.GetID() for node in nodes(scene)}
-    monkeypatch.setattr(map_nodes, "add_map", fails)
+    monkeypatch.setattr(comparison_nodes, "add_map", fails)
     with pytest.raises(MemoryError):
         comparison_nodes.add_compared(volume, compare(two_variants(volume)))
     left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}

@@ -5,79 +5,13 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import GRIDS, ByIntensity, centred, model, phantom, value_at_ras
 from SEBrainSegLib import Cancelled, SEBrainSegError, segment
-from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.inference import brain_region, cleanup, devices, slices
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.geometry import VIEWS
 from SEBrainSegLib.inference.intensities import normalise
-from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.classes import class_of_label
-from SEBrainSegLib.networks.model_file import Model
-from test_volume import image_with_affine, rotation, value_at_ras
-
-# Normalised intensities at which the stand-in network changes its mind, and the FreeSurfer ids it then gives.
-LEVELS = ((0.25, 16), (0.45, 49), (0.65, 41), (0.85, 2))
-
-
-class ByIntensity(torch.nn.Module):
-    """Stand-in for a trained network: the class of a pixel is a step function of its intensity."""
-
-    slices = 1
-
-    def __init__(self):
-        super().__init__()
-        self.batches = 0
-
-    def forward(self, x):
-        self.batches += 1
-        classes = torch.zeros_like(x, dtype=torch.long)
-        for level, label in LEVELS:
-            classes[x > level] = class_of_label()[label]
-        return torch.nn.functional.one_hot(classes[:, 0], 32).movedim(-1, 1).float()
-
-
-@pytest.fixture
-def network(monkeypatch, any_result):
-    stand_in = ByIntensity()
-    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
-    monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in VIEWS])
-    return stand_in
-
-
-def model(network, view="coronal"):
-    return Model(network, view, structures())
-
-
-def phantom(affine, size):
-    """A "head" in RAS millimetres: left half bright, right half less so, a dark stem below, a thalamus at the right."""
-    ijk = np.stack(np.meshgrid(*(np.arange(n) for n in size), indexing="ij"), axis=-1)
-    x, y, z = np.moveaxis(ijk @ affine[:3, :3].T + affine[:3, 3], -1, 0)
-    array = np.zeros(size, np.float32)
-    brain = (x / 30) ** 2 + (y / 38) ** 2 + (z / 28) ** 2 < 1
-    array[brain & (x < 0)] = 1000
-    array[brain & (x >= 0)] = 750
-    array[brain & (z < -12)] = 350
-    array[(x - 12) ** 2 + (y - 5) ** 2 + (z - 4) ** 2 < 49] = 550
-    return image_with_affine(array, affine)
-
-
-def centred(matrix, size):
-    affine = np.eye(4)
-    affine[:3, :3] = matrix
-    affine[:3, 3] = -np.asarray(matrix) @ (np.array(size) - 1) / 2
-    return affine
-
-
-GRIDS = {
-    "RAS": (np.eye(3), (80, 96, 76)),
-    "LIA": (np.array([[-1.0, 0, 0], [0, 0, 1.0], [0, -1.0, 0]]), (80, 76, 96)),
-    "PIR": (np.array([[0, 0, 1.0], [-1.0, 0, 0], [0, -1.0, 0]]), (96, 76, 80)),
-    "oblique": (rotation(20, (1, 2, -1)), (96, 100, 96)),
-    "left-handed": (rotation(-8, (0, 1, 1)) * (-1.0, 1.0, 1.0), (90, 100, 90)),
-    "fine": (np.eye(3) * 0.6, (120, 150, 116)),
-    "thick slices": (np.diag([1.0, 1.0, 3.0]), (80, 96, 26)),
-}
 
 
 @pytest.mark.parametrize("grid", GRIDS)

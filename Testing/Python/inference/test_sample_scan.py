@@ -7,6 +7,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import rotation
 from SEBrainSegLib import Segmentation, UnlikelyError, segment
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.files.reading import read
@@ -16,7 +17,6 @@ from SEBrainSegLib.inference.slices import look
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
 from SEBrainSegLib.resources import resource
-from test_volume import rotation
 
 # ml that any healthy adult's structure lies in, generously (Colin27 is scaled to the large MNI space).
 PLAUSIBLE = {

@@ -10,6 +10,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import ByIntensity, centred, dicom_series, model, phantom, rotation, value_at_ras
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import Code, Structure, structures
 from SEBrainSegLib.commandline import dask_cluster
@@ -19,8 +20,6 @@ from SEBrainSegLib.files.reading import read
 from SEBrainSegLib.inference import plausibility
 from SEBrainSegLib.networks import bundled, user_models
 from SEBrainSegLib.networks.model_file import Model
-from test_inference import ByIntensity, centred, model, phantom
-from test_volume import rotation, value_at_ras
 
 SUFFIX = "_unet-scse-coronal"
 SIZE = (80, 96, 76)
@@ -444,27 +443,6 @@ def test_mgh_files_keep_their_geometry(tmp_path):
     assert value_at_ras(image, ras) == pytest.approx(voxels[3, 5, 7])
 
 
-def dicom_series(folder, count, uid, image):
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number in range(count):
-        piece = sitk.Cast(image[:, :, number], sitk.sitkInt16)
-        position = image.TransformIndexToPhysicalPoint((0, 0, number))
-        for tag, value in {
-            "0008|0060": "MR",
-            "0020|000d": "1.2.3",
-            "0020|000e": uid,
-            "0008|0018": f"{uid}.{number + 1}",
-            "0020|0013": str(number),
-            "0020|0032": "\\".join(f"{x:.4f}" for x in position),
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0018|0050": "2",
-        }.items():
-            piece.SetMetaData(tag, value)
-        writer.SetFileName(str(folder / f"{uid}-{number:03d}.dcm"))
-        writer.Execute(piece)
-
-
 def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
     image = sitk.GetImageFromArray(np.arange(6 * 8 * 9).reshape(6, 8, 9).astype(np.int16))
     image.SetSpacing((1.0, 1.0, 2.0))
@@ -486,16 +464,16 @@ def test_a_dicom_folder_is_a_volume_and_two_series_are_refused(tmp_path):
         read(tmp_path / "empty")
 
 
-def test_the_readme_names_every_option_and_no_other():
+def test_the_documentation_names_every_option_and_no_other():
     root = Path(command_line.__file__).resolve().parents[3]
-    (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", (root / "README.md").read_text(encoding="utf-8"), re.S)
+    page = (root / "Resources/Tutorial/command-line.md").read_text(encoding="utf-8")
+    (synopsis,) = re.findall(r"```\n(sebrainseg INPUT.*?)```", page, re.S)
     known = {
         name for action in command_line.parser()._actions for name in action.option_strings if name.startswith("--")
     }
     named = set(re.findall(r"--[a-z-]+", synopsis))
     others = {"--session_label", "--skip_bids_validation"}  # BIDS apps have both spellings
     assert named <= known and known - named == {"--output", "--help", "--debug", "--participant_label", *others}
-    for page in ("README.md", "Resources/Tutorial/README.md"):
-        text = (root / page).read_text(encoding="utf-8")
-        for line in re.findall(r"^sebrainseg .*$", text, re.M):
+    for page in (root / "README.md", *(root / "Resources" / "Tutorial").glob("*.md")):
+        for line in re.findall(r"^sebrainseg .*$", page.read_text(encoding="utf-8"), re.M):
             assert set(re.findall(r"--[a-z-]+", line)) <= known, line

@@ -13,11 +13,10 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import DEADLOCK, pipe, rows, run, scan, segmented
+from phantoms import dicom_series, write_pairs, write_table
 from SEBrainSegLib.commandline import main as command_line
 from SEBrainSegLib.files import native_paths
 from SEBrainSegLib.files.reading import read
-from test_cli import dicom_series
-from test_training_for_everyone import write_pairs, write_table
 
 LIBRARY = Path(command_line.__file__).resolve().parents[2]
 ANY_BYTES = pytest.mark.skipif(sys.platform in ("darwin", "win32"), reason="names are UTF-8 there")

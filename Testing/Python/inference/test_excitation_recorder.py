@@ -5,6 +5,7 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import GRIDS, centred, phantom
 from SEBrainSegLib import SEBrainSegError, segment
 from SEBrainSegLib.choices.job import excitation_blocks
 from SEBrainSegLib.choices.parameters import Parameters
@@ -19,7 +20,6 @@ from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import NETWORKS
 from SEBrainSegLib.networks.classes import unsided_classes
 from SEBrainSegLib.networks.model_file import Model
-from test_inference import GRIDS, centred, phantom
 
 CPU = torch.device("cpu")
 # Neither side of a slice is a multiple of 16, and the slices are no multiple of a batch.

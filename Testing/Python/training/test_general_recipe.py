@@ -1,12 +1,11 @@
 """``sebrainseg-train`` on other people's data: abdominal CT and retinal OCT made on the spot, and unusable data."""
 
-import csv
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import write_pairs, write_table
 from SEBrainSegLib import segment
 from SEBrainSegLib.choices.structures import structure_of
 from SEBrainSegLib.networks import user_models
@@ -24,12 +23,6 @@ AXCODES = ("LPS", "RAS", "PIR")
 
 # Retinal OCT: B-scans of grey values.
 LAYERS = {1: "Inner Retina", 2: "Outer Retina", 3: "Pigment Epithelium", 4: "Fluid"}
-
-
-def write_table(path, names):
-    with open(path, "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([("LabelValue", "Name"), *names.items()])
-    return path
 
 
 def ellipsoid(centre, radii):
@@ -171,15 +164,6 @@ def test_retinal_oct_reaches_dice_of_0_9_on_unseen_scans(tmp_path, capsys):
 
 
 # What is found in the data
-
-
-def write_pairs(folder, images, labels, ending=".nii.gz"):
-    """Write pairs of arrays as NAME_image and NAME_labels; 1 mm."""
-    folder.mkdir(exist_ok=True)
-    for number, (image, label) in enumerate(zip(images, labels)):
-        for kind, array in (("image", image), ("labels", label)):
-            sitk.WriteImage(sitk.GetImageFromArray(array), str(folder / f"s{number}_{kind}{ending}"))
-    return folder
 
 
 def small_pairs(folder, count=3):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from phantoms import centred, phantom
 from SEBrainSegLib import Cancelled, SEBrainSegError, segment
 from SEBrainSegLib.analysis import volume_table
 from SEBrainSegLib.choices.job import Job
@@ -13,20 +14,9 @@ from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import selected, structures
 from SEBrainSegLib.files import results
 from SEBrainSegLib.inference import run as inference_run
-from SEBrainSegLib.inference.geometry import VIEWS
 from SEBrainSegLib.inference.run import run
-from SEBrainSegLib.networks import bundled
-from test_inference import ByIntensity, centred, model, phantom
 
 SIZE = (80, 96, 76)
-
-
-@pytest.fixture
-def network(monkeypatch, any_result):
-    stand_in = ByIntensity()
-    monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
-    monkeypatch.setattr(bundled, "names", lambda: [f"unet-{se}-{view}" for se in ("none", "scse") for view in VIEWS])
-    return stand_in
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 
 from cohorts import DEADLOCK, POSIX, rows, run, scan, segmented, wait_until
+from phantoms import write_pairs, write_table
 from SEBrainSegLib.commandline import console
 from SEBrainSegLib.commandline import main as command_line
 from SEBrainSegLib.files import names
-from test_training_for_everyone import write_pairs, write_table
 
 LIBRARY = Path(command_line.__file__).resolve().parents[2]
 

@@ -1,44 +1,16 @@
 """Geometry: conformed volumes and the way back, against positions worked out by hand."""
 
 import itertools
-import math
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from phantoms import image_with_affine, rotation, value_at_ras
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.inference.geometry import conform, restore
 from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.intensities import normalise
-
-
-def image_with_affine(array_ijk, affine_ras):
-    """An image from an array indexed [i, j, k] and a NIfTI-like IJK-to-RAS matrix, by the definitions only."""
-    image = sitk.GetImageFromArray(np.ascontiguousarray(array_ijk.transpose(2, 1, 0)))
-    lps = np.array(affine_ras, float)
-    lps[:2] *= -1
-    spacing = np.sqrt((lps[:3, :3] ** 2).sum(axis=0))
-    image.SetSpacing(spacing.tolist())
-    image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
-    image.SetOrigin(lps[:3, 3].tolist())
-    return image
-
-
-def value_at_ras(image, point):
-    """Voxel of the image nearest to an RAS position, worked out without SimpleITK's transforms."""
-    direction = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    lps = np.array(point) * (-1, -1, 1) - image.GetOrigin()
-    i, j, k = np.rint(np.linalg.solve(direction, lps)).astype(int)
-    return sitk.GetArrayFromImage(image)[k, j, i]
-
-
-def rotation(degrees, axis):
-    """Rotation about one axis, by Rodrigues' formula."""
-    x, y, z = np.array(axis) / np.linalg.norm(axis)
-    cross = np.array([[0, -z, y], [z, 0, -x], [-y, x, 0]])
-    angle = math.radians(degrees)
-    return np.eye(3) + math.sin(angle) * cross + (1 - math.cos(angle)) * cross @ cross
 
 
 def smooth_scene(ras):

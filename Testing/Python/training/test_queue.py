@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from SEBrainSegLib.training import brain_recipe, queue
-from test_training import write_head, write_scan
+from toy_heads import write_head, write_scan
 
 COMMON = {"width": 4, "steps": 3, "held_out": ["1017"]}
 

@@ -14,11 +14,11 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import DEADLOCK, POSIX, pipe, rows, run, scan, segmented, wait_until
+from phantoms import dicom_series
 from SEBrainSegLib.commandline import main as command_line
 from SEBrainSegLib.commandline import summary
 from SEBrainSegLib.files import results
 from SEBrainSegLib.files.names import shown
-from test_cli import dicom_series
 
 LIBRARY = Path(command_line.__file__).resolve().parents[2]
 

@@ -1,4 +1,4 @@
-"""What Slicer's extension index asks for: a catalogue entry, metadata, icon, screenshot and licence that agree."""
+"""What Slicer's extension index asks for: a catalogue entry, metadata, icon and screenshots that agree."""
 
 import fnmatch
 import json
@@ -6,7 +6,7 @@ import re
 import struct
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 CMAKE = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
 
 
@@ -41,20 +41,6 @@ def test_icon_and_screenshots_are_there():
     assert size_of_png(pictured(metadata("ICONURL"))) == (128, 128)
     for url in metadata("SCREENSHOTURLS").split():
         assert min(size_of_png(pictured(url))) >= 400
-
-
-def test_every_picture_of_the_documentation_is_there():
-    for page in ROOT.glob("**/README.md"):
-        if any(part.startswith(".") for part in page.relative_to(ROOT).parts):
-            continue
-        for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8")):
-            if "://" not in target:
-                assert (page.parent / target).exists(), f"{page} names {target}"
-
-
-def test_the_licence_is_permissive_and_the_weights_have_their_own():
-    assert "Apache License" in (ROOT / "LICENSE").read_text(encoding="utf-8")
-    assert "CC BY-NC" in (ROOT / "Resources/Models/README.md").read_text(encoding="utf-8")
 
 
 def test_every_resource_that_is_read_is_packed():

@@ -4,12 +4,11 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from phantoms import small_model
 from SEBrainSegLib import SEBrainSegError, segment
 from SEBrainSegLib.choices.structures import read_structures, structures
 from SEBrainSegLib.networks import user_models
-from SEBrainSegLib.networks.architectures import UNet
 from SEBrainSegLib.networks.classes import class_of_label, labels_of_classes, mirrored_classes
-from SEBrainSegLib.networks.model_file import write_model
 
 
 @pytest.fixture
@@ -24,13 +23,6 @@ def table(tmp_path, text):
     path = tmp_path / "table.csv"
     path.write_text(text, encoding="utf-8")
     return read_structures(path)
-
-
-def small_model(path, structures, **fields):
-    path.parent.mkdir(exist_ok=True)
-    arguments = {"classes": len(structures) + 1, "width": 2, "kernel": 3, "depth": 2}
-    torch.manual_seed(0)
-    write_model(path, UNet(**arguments), {"architecture": "unet", **arguments}, "axial", table=structures, **fields)
 
 
 def test_models_are_found_by_name_and_by_path(models, tmp_path):

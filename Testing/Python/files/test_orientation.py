@@ -1,7 +1,6 @@
 """Which way the head lies: files that do not say it, that say it twice, or that contradict themselves."""
 
 import itertools
-import struct
 
 import nibabel
 import numpy as np
@@ -9,18 +8,16 @@ import pytest
 import SimpleITK as sitk
 
 from cohorts import run
+from phantoms import centred, phantom, value_at_ras
 from SEBrainSegLib import SEBrainSegError, segment
 from SEBrainSegLib.commandline import batch
 from SEBrainSegLib.commandline import main as command_line
 from SEBrainSegLib.commandline.inputs import BIDS_DESCRIPTION
 from SEBrainSegLib.files import nifti, orientation
 from SEBrainSegLib.files.reading import read
-from test_cli import SUFFIX, network  # noqa: F401, which is a fixture
-from test_inference import centred, phantom
-from test_volume import value_at_ras
+from unoriented_files import AXES, HEAD, SIZE, UNKNOWN, meta, nrrd, saved, text_header
 
-SIZE = (80, 96, 76)
-HEAD = centred(np.diag((1.0, 1.0, 1.0)), SIZE)  # RAS
+SUFFIX = "_unet-scse-coronal"
 SIDES = {(-14, 0, 8): 2, (20, -20, 5): 41, (-10, 0, -20): 16, (36, 0, 0): 0}
 
 
@@ -30,128 +27,8 @@ def head():
     return sitk.GetArrayFromImage(phantom(HEAD, SIZE)).T.astype(np.int16)
 
 
-def saved(path, voxels, qform=None, sform=None, codes=(1, 1), kind=nibabel.Nifti1Image, **fields):
-    """Write a NIfTI file with these affines as they are; ``fields`` go into its header."""
-    image = kind(voxels, None)
-    header = image.header
-    if qform is not None:
-        image.set_qform(qform, codes[0])
-    if sform is not None:
-        image.set_sform(sform, codes[1])
-        if qform is None:
-            header["pixdim"][1:4] = np.linalg.norm(sform[:3, :3], axis=0)
-    for name, value in fields.items():
-        header[name] = value
-    if hasattr(image, "to_file_map") and path.suffix in (".hdr", ".img"):
-        nibabel.save(image, path)
-        return path
-    with open(path, "wb") as file:
-        header["magic"] = header.pair_magic if path.suffix == ".hdr" else header.single_magic
-        header["vox_offset"] = header.single_vox_offset
-        header.write_to(file)
-        file.write(bytes(int(header["vox_offset"]) - file.tell()))
-        file.write(voxels.astype(header.get_data_dtype()).tobytes(order="F"))
-    return path
-
-
-def negative(path, voxels):
-    saved(path, voxels, sform=HEAD)
-    content = bytearray(path.read_bytes())
-    content[80:84] = struct.pack("<f", -1.0)
-    path.write_bytes(content)
-
-
-def analyze(path, voxels):
-    nibabel.save(nibabel.AnalyzeImage(voxels, HEAD), path)
-
-
-def analyze_of_spm(path, voxels):
-    """With the origin of SPM, which stands where NIfTI has its codes."""
-    analyze(path, voxels)
-    content = bytearray(path.read_bytes())
-    content[253:259] = struct.pack("<3h", 257, 258, 259)
-    path.write_bytes(content)
-
-
-def by_sitk(path, voxels):
-    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T))
-    sitk.WriteImage(image, str(path))
-
-
-def text_header(path, voxels, lines):
-    path.write_bytes("\n".join(lines).encode() + voxels.tobytes(order="F"))
-
-
-def nrrd(*lines):
-    def write(path, voxels):
-        sizes = "sizes: " + " ".join(map(str, voxels.shape))
-        head = ["NRRD0005", "type: short", "dimension: 3", sizes, *lines, "endian: little", "encoding: raw", "", ""]
-        text_header(path, voxels, head)
-
-    return write
-
-
-def meta(*lines):
-    def write(path, voxels):
-        sizes = "DimSize = " + " ".join(map(str, voxels.shape))
-        head = ["ObjectType = Image", "NDims = 3", "BinaryData = True", "BinaryDataByteOrderMSB = False", *lines, sizes]
-        text_header(path, voxels, [*head, "ElementType = MET_SHORT", "ElementDataFile = LOCAL", ""])
-
-    return write
-
-
-def mgh(path, voxels):
-    nibabel.save(nibabel.MGHImage(voxels, HEAD), path)
-    content = bytearray(path.read_bytes())
-    content[28:30] = struct.pack(">h", 0)
-    path.write_bytes(content)
-
-
-def dicom_without_orientation(path, voxels):
-    image = sitk.GetImageFromArray(np.ascontiguousarray(voxels.T).astype(np.uint16))
-    image.SetMetaData("0008|0060", "OT")
-    sitk.WriteImage(image, str(path))
-
-
-MIRRORED = np.diag((-1.0, 1.0, 1.0, 1.0)) @ HEAD
-AXES = "space directions: (1,0,0) (0,1,0) (0,0,1)"
-# How files leave open which way the head lies; the voxels of all run to the right, front and top.
-UNKNOWN = {
-    "codes 0": ("a.nii", lambda path, voxels: saved(path, voxels)),
-    "codes 0 and rubbish": (
-        "a.nii",
-        lambda path, voxels: saved(path, voxels, quatern_b=0.7, qoffset_x=3, srow_x=[9, 9, 9, 9], srow_y=[1, 2, 3, 4]),
-    ),
-    "codes below 0": (
-        "a.nii",
-        lambda path, voxels: saved(path, voxels, HEAD, HEAD, qform_code=-1, sform_code=-1),
-    ),
-    "no rotation": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, quatern_b=0.9, quatern_c=0.9)),
-    "NIfTI-2 with codes 0": ("a.nii", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti2Image)),
-    "pair with codes 0": ("a.hdr", lambda path, voxels: saved(path, voxels, kind=nibabel.Nifti1Pair)),
-    "Analyze": ("a.hdr", analyze),
-    "Analyze of SPM": ("a.hdr", analyze_of_spm),
-    "negative spacing": ("a.nii", negative),
-    "qform against sform": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, MIRRORED)),
-    "qfac against sform": ("a.nii", lambda path, voxels: saved(path, voxels, HEAD, HEAD, pixdim=[-1, *[1] * 7])),
-    "pixdim against sform": ("a.nii", lambda path, voxels: saved(path, voxels, None, HEAD, pixdim=[1, 1.02, *[1] * 6])),
-    "GIPL": ("a.gipl", by_sitk),
-    "VTK": ("a.vtk", by_sitk),
-    "TIFF": ("a.tif", by_sitk),
-    "MRC": ("a.mrc", by_sitk),
-    "NRRD without space": ("a.nrrd", nrrd("spacings: 1 1 1")),
-    "NRRD of a dimension": ("a.nrrd", nrrd("space dimension: 3", AXES)),
-    "NRRD of a scanner": ("a.nrrd", nrrd("space: scanner-xyz", AXES)),
-    "NRRD left-handed": ("a.nrrd", nrrd("space: 3D-left-handed", AXES)),
-    "MetaImage without axes": ("a.mha", meta("ElementSpacing = 1 1 1")),
-    "MetaImage in words only": ("a.mha", meta("AnatomicalOrientation = RAS", "ElementSpacing = 1 1 1")),
-    "MGH without axes": ("a.mgh", mgh),
-    "DICOM without axes": ("a.dcm", dicom_without_orientation),
-}
-
-
 @pytest.mark.parametrize("kind", UNKNOWN)
-def test_a_file_that_does_not_say_which_way_the_head_lies_is_refused_until_told(network, head, tmp_path, kind):  # noqa: F811
+def test_a_file_that_does_not_say_which_way_the_head_lies_is_refused_until_told(network, head, tmp_path, kind):
     name, write = UNKNOWN[kind]
     path = tmp_path / name
     write(path, head)
@@ -202,7 +79,7 @@ STATED = {
 
 
 @pytest.mark.parametrize("kind", STATED)
-def test_a_file_that_says_it_is_read_as_it_says(network, head, tmp_path, kind):  # noqa: F811
+def test_a_file_that_says_it_is_read_as_it_says(network, head, tmp_path, kind):
     name, write = STATED[kind]
     write(tmp_path / name, head)
     image = read(tmp_path / name)
@@ -226,7 +103,7 @@ def test_a_packed_mgh_file_is_read(head, tmp_path):
         read(path)
 
 
-def test_an_nrrd_whose_first_axis_is_a_list_of_one_is_scalar(network, head, tmp_path):  # noqa: F811
+def test_an_nrrd_whose_first_axis_is_a_list_of_one_is_scalar(network, head, tmp_path):
     sizes = " ".join(map(str, head.shape))
     lines = ["NRRD0005", "type: short", "dimension: 4", f"sizes: 1 {sizes}", "kinds: list domain domain domain"]
     lines += ["space: RAS", "space directions: none (1,0,0) (0,1,0) (0,0,1)", "endian: little", "encoding: raw"]
@@ -264,7 +141,7 @@ def test_each_of_the_48_orientations_is_what_it_says(head):
                 np.testing.assert_allclose(way, towards[letter])
 
 
-def test_an_image_of_simpleitk_says_that_its_file_did_not(network, head, tmp_path):  # noqa: F811
+def test_an_image_of_simpleitk_says_that_its_file_did_not(network, head, tmp_path):
     image = sitk.ReadImage(str(saved(tmp_path / "a.nii", head)))
     with pytest.raises(SEBrainSegError, match="--orientation"):
         segment(image, device="cpu")
@@ -274,7 +151,7 @@ def test_an_image_of_simpleitk_says_that_its_file_did_not(network, head, tmp_pat
     assert not orientation.problem(phantom(HEAD, SIZE))
 
 
-def test_a_file_that_states_an_orientation_keeps_it(network, head, tmp_path, capsys):  # noqa: F811
+def test_a_file_that_states_an_orientation_keeps_it(network, head, tmp_path, capsys):
     path = saved(tmp_path / "a.nii", head, HEAD, HEAD)
     assert command_line.main([str(path), "--orientation", "LAS", "--device", "cpu"]) == 0
     assert "states its orientation itself, RAS; LAS was left aside" in capsys.readouterr().err
@@ -339,7 +216,7 @@ SHEARED = HEAD @ np.array([[1, 0.1, 0, 0], [0, 1, 0.05, 0], [0, 0, 1, 0], [0, 0,
 
 @pytest.mark.parametrize("codes, which", [((1, 4), "qform"), ((2, 4), "qform"), ((1, 1), "sform"), ((2, 1), "sform")])
 @pytest.mark.parametrize("other", [TURNED, SHEARED], ids=["turned", "sheared"])
-def test_of_two_affines_one_is_read_and_both_are_written(network, head, tmp_path, capsys, codes, which, other):  # noqa: F811
+def test_of_two_affines_one_is_read_and_both_are_written(network, head, tmp_path, capsys, codes, which, other):
     """The one that SimpleITK and 3D Slicer read; a sheared one is none of them, unless it is the only one."""
     path = saved(tmp_path / "a.nii", head, HEAD, other, codes)
     taken = {"qform": HEAD, "sform": other}["qform" if other is SHEARED else which]
@@ -379,7 +256,7 @@ def test_affines_in_other_units_are_one(head, tmp_path, units, scale):
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])
 @pytest.mark.parametrize("shear", [0.3, 0.004])
-def test_sheared_axes_are_read_as_nibabel_does_and_labels_lie_on_the_anatomy(network, tmp_path, kind, shear):  # noqa: F811
+def test_sheared_axes_are_read_as_nibabel_does_and_labels_lie_on_the_anatomy(network, tmp_path, kind, shear):
     size = (90, 100, 80)
     affine = centred(np.array([[1.0, shear, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]), size)
     voxels = sitk.GetArrayFromImage(phantom(affine, size)).T.astype(np.int16)

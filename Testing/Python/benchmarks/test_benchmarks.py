@@ -2,8 +2,6 @@
 
 import csv
 import struct
-import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,24 +9,21 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+import ablation
+import accuracy
+import comparison
+import crossvalidation
+import expectations
+import facts
+import plausibility
+import scores
+import trainings
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import UNet
 from SEBrainSegLib.resources import resource
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
-
-import ablation  # noqa: E402
-import accuracy  # noqa: E402
-import comparison  # noqa: E402
-import crossvalidation  # noqa: E402
-import expectations  # noqa: E402
-import facts  # noqa: E402
-import plausibility  # noqa: E402
-import scores  # noqa: E402
-import trainings  # noqa: E402
 
 INDEX = {structure.label: index for index, structure in enumerate(structures())}
 NAME = {structure.label: structure.name for structure in structures()}
