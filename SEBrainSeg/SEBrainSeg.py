@@ -359,7 +359,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not slicer.mrmlScene.IsBatchProcessing():
             self.presenter.volume_changed()
 
-    # What the presenter says is shown ---------------------------------------------------------------------------------
+    # The presenter's state is shown -----------------------------------------------------------------------------------
 
     def update(self):
         """Show the presenter's state."""

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 import importlib.util
+import inspect
 import json
 import os
 import re
@@ -556,6 +557,16 @@ def dark_palette():
 
 
 # What the panel does -------------------------------------------------------------------------------------------------
+
+
+def test_the_scene_offers_exactly_what_the_panel_needs():
+    from SEBrainSegLib import scene
+    from SEBrainSegLib.panel.collaborators import Scene
+
+    assert set(scene.__all__) == {name for name in vars(Scene) if not name.startswith("_")}
+    for name in scene.__all__:
+        needed, offered = (list(inspect.signature(getattr(of, name)).parameters) for of in (Scene, scene))
+        assert offered[: len(needed) - 1] == needed[1:], name
 
 
 def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):

@@ -14,6 +14,8 @@ from ..translation import tr as _
 from .collaborators import Node
 
 SAMPLE = "SampleData/colin27_t1.nii.gz"
+# Beside the module's file, where Slicer looks for it.
+ICON = "Icons/SEBrainSeg.png"
 TORCH = ">=2.2"
 
 
@@ -85,7 +87,7 @@ def register_sample_data() -> None:
         uris=urllib.parse.urljoin("file:", urllib.request.pathname2url(str(resource(SAMPLE)))),
         fileNames="SEBrainSeg_T1.nii.gz",
         nodeNames="SEBrainSeg T1",
-        thumbnailFileName=str(resource("Icons/SEBrainSeg.png")),
+        thumbnailFileName=str(resource(ICON)),
     )
 
 

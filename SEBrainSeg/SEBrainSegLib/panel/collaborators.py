@@ -12,11 +12,10 @@ from ..choices.parameters import Parameters
 if TYPE_CHECKING:
     from ..analysis.comparison import Differences
     from ..inference.result import Segmentation
-    from ..scene.comparison_nodes import Compared
     from ..subprocesses.surfaces import Labelmap, Settings, Surface
 
 Node = Any
-# What tells the voxels of a volume node from others.
+# What identifies the voxels of a volume node.
 Voxels = Any
 
 
@@ -90,7 +89,7 @@ class Scene(Protocol):
     def outline(self, volume: Optional[Node], outlined: bool) -> None: ...
     def add_compared(
         self, volume: Node, differences: "Differences", voxels: Voxels, consensus: bool, pause: Callable[[], None]
-    ) -> "Compared": ...
+    ) -> Any: ...  # comparison_nodes.Compared
     def comparison_of(self, volume: Optional[Node]) -> Optional[Node]: ...
     def add_volumes(self, segmentation: Node, rows: list[dict[str, Any]]) -> Node: ...
 

@@ -1,6 +1,6 @@
 """What the panel's buttons do, and what becomes of a run, without Qt: the widget only binds.
 
-The presenter is told the choices and what becomes of the run; :meth:`Presenter.state` is all that there is to show.
+The widget reports the choices, the run reports how it goes; :meth:`Presenter.state` is all that there is to show.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,17 +16,8 @@ from ..networks import bundled
 from ..translation import tr as _
 from .collaborators import Application, Node, RunFactory, Scene
 from .selection import Choices, Selection
-from .state import (
-    Action,
-    State,
-    cancelled_text,
-    expected_time,
-    facts_line,
-    quoted_names,
-    table_text,
-    time_key,
-)
-from .tasks import Compare, ComputeMaps, Finished, MakeSurfaces, Segment, SegmentSequence, SelfTest, Task, VolumeTask
+from .state import Action, State, cancelled_text, expected_time, facts_line, quoted_names, table_text, time_key
+from .tasks import Compare, ComputeMaps, MakeSurfaces, Segment, SegmentSequence, SelfTest, Task, VolumeTask
 
 
 class Phase(Enum):
@@ -95,12 +86,12 @@ class Presenter:
         """Set what is chosen, ``None`` for nothing; a segmentation that was made so before is shown at once."""
         before, self.choices = self.choices, choices
         if choices is not None and choices != before:
-            # Where the volume has just gone, there may be word of it.
+            # A volume that was just removed leaves no choice, but the message about it stays.
             if before is not None and (choices.volume is not None or before.volume is None):
                 self._outcome = ""
             self._refused = None
             if before is None or before[:2] != choices[:2]:
-                self._find_earlier_results(show=before is not None)
+                self._find_earlier_results(choices, show=before is not None)
         self._changed()
 
     def scene_changed(self, choices: Optional[Choices]) -> None:
@@ -116,7 +107,7 @@ class Presenter:
             node if self._scene.is_there(node) else None for node in (self.result, self.comparison, self.table)
         )
         if choices is not None:
-            self._find_earlier_results(show=False)
+            self._find_earlier_results(choices, show=False)
         self._changed()
 
     def volume_changed(self) -> None:
@@ -129,14 +120,14 @@ class Presenter:
         self.devices = dict(devices)
         self._changed()
 
-    def _find_earlier_results(self, show):
-        """Find what was made with the choices before and, if wanted and nothing is going on, show it."""
+    def _find_earlier_results(self, choices, show):
+        """Find what was made with these choices before and, if wanted and nothing is going on, show it."""
         if self.busy:
             return
-        self.comparison = self._scene.comparison_of(self.choices.volume)
+        self.comparison = self._scene.comparison_of(choices.volume)
         if self.comparison is not None:
             self._open_section("compare")
-        node = self._earlier_segmentation(self.choices.parameters)
+        node = self._earlier_segmentation(choices.parameters)
         if node is not None and show:
             self._show_earlier_segmentation(node)
         elif node is not None and not self._scene.is_there(self.result):
@@ -168,8 +159,9 @@ class Presenter:
         """Return all that there is to show."""
         selection, is_open, busy = self.selection, self.choices is not None, self.busy
         volume, variants = selection.volume, selection.variants()
-        problem_of_volume = self._problem_of_volume(selection)
-        problem = problem_of_volume or selection.parameters.problem() if is_open else _("Open the module first.")
+        problem_of_volume = self._scene.problem(volume, not selection.parameters.model)
+        problem_of_network = selection.parameters.problem()
+        problem = (problem_of_volume or problem_of_network) if is_open else _("Open the module first.")
         running = _("Wait for what is running, or cancel it.") if busy else ""
         result = self.result if self._scene.is_there(self.result) else None
         has_sequence = volume is not None and len(self._scene.items(volume)) > 1
@@ -180,10 +172,7 @@ class Presenter:
         return State(
             busy=busy,
             apply=action(problem, "" if running or problem else self._what_apply_does(selection)),
-            cancel=Action(
-                self.run.running or self._phase in (Phase.WORKING, Phase.STOPPING),
-                _("End this; nothing is created."),
-            ),
+            cancel=Action(busy and self._phase is not Phase.STARTING, _("End this; nothing is created.")),
             compare=action(
                 problem_of_volume or selection.why_not_compare(variants),
                 _("Segment the volume with every variant that is ticked, and compare the results."),
@@ -203,7 +192,7 @@ class Presenter:
             ),
             variants=variants,
             status=self._status(problem if is_open else "", selection),
-            facts=self._facts(selection) if is_open else "",
+            facts=self._facts(selection) if is_open and not problem_of_network else "",
             doubt=self._scene.doubt(volume) if volume is not None else "",
             percent=round(100 * self._fraction) if busy else None,
             device=selection.device,
@@ -220,15 +209,9 @@ class Presenter:
             opened=self._opened,
         )
 
-    def _problem_of_volume(self, selection):
-        """Return one sentence on why the volume cannot be segmented by a network of this sort, or ``""``."""
-        return self._scene.problem(selection.volume, not selection.parameters.model)
-
     def _what_apply_does(self, selection):
-        if (
-            self._earlier_segmentation(selection.choices.parameters) is not None
-            and self._earlier_maps(selection) is not None
-        ):
+        node = self._earlier_segmentation(selection.choices.parameters)
+        if node is not None and self._earlier_maps(selection) is not None:
             return _("Show the segmentation that was made so before; to compute it anew, delete it.")
         return _("Segment the volume into a new segmentation node.")
 
@@ -240,8 +223,6 @@ class Presenter:
 
     def _facts(self, selection):
         """Return the line that says what there is to expect of the chosen network."""
-        if selection.parameters.problem():
-            return ""
         facts = bundled.facts(selection.parameters)
         return facts_line(facts, self._expected_time(selection, facts))
 
@@ -391,6 +372,7 @@ class Presenter:
             self._changed()
 
     def _start(self, task):
+        """Start the run for a task, or for the next volume of its sequence."""
         self._task = task
         task.start(self.run, self._scene)
 
@@ -405,7 +387,9 @@ class Presenter:
 
     def on_finished(self, results: Any) -> None:
         """Add the results of the run to the scene: segmentations, how they differ, or surfaces."""
-        task, self._phase, self._outcome = self._task, Phase.WORKING, ""
+        task = self._task
+        assert task is not None, "a run without a task"
+        self._phase, self._outcome = Phase.WORKING, ""
         try:
             self._remember_times(task.segmentations(results))
             finished = task.finish(self._scene, results, self._step)
@@ -435,10 +419,10 @@ class Presenter:
         """
         task = self._task
         # The self-test's own volume goes, and with it what could be done again.
-        self._refused = task if unlikely and task is not None and not task.temporary else None
+        self._refused = task if unlikely and isinstance(task, VolumeTask) and not task.temporary else None
         self._end(sentence)
         if isinstance(task, MakeSurfaces):
-            # Such as for want of VTK; it takes longer here.
+            # The child's Python may have no VTK, which Slicer has; making them here takes longer.
             self._make_surfaces_here(task.node)
 
     def on_cancelled(self) -> None:
@@ -461,7 +445,7 @@ class Presenter:
             if segmentation.parameters.device == "auto" and segmentation.device:
                 self._application.set_setting("auto", segmentation.device)
 
-    def _show_finished(self, volume, finished: Finished):
+    def _show_finished(self, volume, finished):
         """Show what a task has added."""
         if finished.comparison is not None:
             self.comparison = finished.comparison
@@ -540,19 +524,24 @@ class Presenter:
             return
         # Not yet: with every surface that is added, the views would draw all of them.
         self._scene.show_surfaces(node, False)
-        request = self._scene.labelmaps_of(node) if visible else None
-        if visible and request is None:
-            # Slicer is to make them otherwise than the child process can.
+        if visible:
+            self._show_surfaces(node)
+        self._changed()
+
+    def _show_surfaces(self, node):
+        """Show the surfaces of a segmentation node, once those that are missing are made."""
+        request = self._scene.labelmaps_of(node)
+        if request is None:
+            # The node asks for another conversion than the child process can do.
             self._make_surfaces_here(node)
-        elif visible and request[0]:
+        elif request[0]:
             self._fraction, self._message, self._outcome = 0.0, _("Making surfaces..."), ""
             try:
                 self._start(MakeSurfaces(node, *request))
             except SEBrainSegError as error:
                 self._end(str(error))
-        elif visible:
+        else:
             self._scene.show_surfaces(node, True)
-        self._changed()
 
     def _make_surfaces_here(self, node):
         """Make the surfaces in this process and show them."""
@@ -570,19 +559,19 @@ class Presenter:
             self._outcome = _("The 3D view was cancelled.") if stopped and not visible else ""
         self._changed()
 
-    def volumes(self) -> "list[dict[str, Any]]":
+    def _volumes(self):
         """Return the rows of the result's table of volumes."""
         return volume_table.rows(self._scene.segmentation_of(self.result, labels=False))
 
     def add_volumes(self) -> None:
         """Add the table of volumes to the scene, and show it."""
-        self.table = self._scene.add_volumes(self.result, self.volumes())
+        self.table = self._scene.add_volumes(self.result, self._volumes())
         self._outcome = _("Created '{name}'.").format(name=self.table.GetName())
         self._changed()
 
     def volumes_text(self, delimiter: str = "\t") -> str:
         """Return the table of volumes as text, with its headings."""
-        return table_text(self.volumes(), delimiter)
+        return table_text(self._volumes(), delimiter)
 
     def save_volumes(self, path: str) -> None:
         """Write the table of volumes to a CSV file."""

@@ -124,7 +124,7 @@ class Selection:
         return self.block or (blocks[-1] if blocks else ""), self.choices.confidence or not blocks
 
     def advanced_line(self) -> str:
-        """Write what is chosen where one seldom looks."""
+        """Write what is chosen in the section Advanced."""
         parameters = self.parameters
         protocol = "" if parameters.model else protocol_label(parameters.protocol)
         structures = parameters.structures or _("all structures")

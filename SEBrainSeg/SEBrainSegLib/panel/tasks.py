@@ -24,7 +24,7 @@ Step = Callable[[float, str], None]
 class Finished(NamedTuple):
     """What a task has added to the scene, to be shown.
 
-    message: what to say of it.
+    message: for the status line.
     segmentation: the segmentation node to show, or ``None``.
     maps: what to show over the volume.
     comparison: the table node of a comparison, or ``None``.
@@ -74,7 +74,7 @@ class VolumeTask(Task):
     """A job on the voxels of a volume node.
 
     job: what to do with it; without choices, no network is needed.
-    voxels: what tells the voxels that the run was given from others.
+    voxels: what identifies the voxels that the run was given.
     """
 
     job: Job
@@ -115,12 +115,12 @@ class Segment(VolumeTask):
 
 @dataclass
 class SelfTest(Segment):
-    """The segmentation of the bundled scan, which is looked at; its volume node goes if that is not finished."""
+    """The segmentation of the bundled scan, and whether it is as it should be; an unfinished one removes the scan."""
 
     temporary: bool = field(default=True, init=False)
 
     def finish(self, scene: Scene, results: "Sequence[Segmentation]", step: Step) -> Finished:
-        """Add the segmentation node and say what is wrong with it."""
+        """Add the segmentation node and report what is wrong with it."""
         finished = super().finish(scene, results, step)
         problem = self_test.problem(scene.segmentation_of(finished.segmentation))
         if not problem:

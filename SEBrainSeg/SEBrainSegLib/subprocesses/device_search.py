@@ -26,7 +26,7 @@ class DeviceSearch:
         self, factory: Callable[..., Process], python: Union[str, Path], found: Callable[[dict[str, str]], None]
     ) -> None:
         self.found, self.output = found, b""
-        self.process = factory(self.on_output, lambda content: None, self.on_end)
+        self.process: Optional[Process] = factory(self.on_output, lambda content: None, self.on_end)
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process.start(str(python), ["-m", "SEBrainSegLib.subprocesses.device_search"], environment)
