@@ -4,13 +4,10 @@ Only wiring; the work is in SEBrainSegLib.
 """
 
 import contextlib
-import importlib.util
-import shutil
+import functools
 import sys
 import time
 import unittest
-import urllib.parse
-import urllib.request
 
 import qt
 import slicer
@@ -31,10 +28,14 @@ from SEBrainSegLib.choices.parameters import Architecture, Parameters, Protocol,
 from SEBrainSegLib.choices.structures import GROUPS, structures
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.networks import user_models
-from SEBrainSegLib.resources import resource
-
-SAMPLE = "SampleData/colin27_t1.nii.gz"
-TORCH = ">=2.2"
+from SEBrainSegLib.panel.application import (
+    Application,
+    ensure_torch,
+    has_torch,
+    load_sample,
+    python_program,
+    register_sample_data,
+)
 
 
 class SEBrainSeg(ScriptedLoadableModule):
@@ -54,22 +55,7 @@ class SEBrainSeg(ScriptedLoadableModule):
             "The networks follow A. G. Roy, N. Navab and C. Wachinger: Recalibrating Fully Convolutional Networks with "
             "Spatial and Channel 'Squeeze & Excitation' Blocks, IEEE Transactions on Medical Imaging, 2019."
         )
-        slicer.app.connect("startupCompleted()", registerSampleData)
-
-
-def registerSampleData():
-    """Offer the bundled scan in Slicer's Sample Data module; it is copied from the installed files."""
-    import SampleData
-
-    path = resource(SAMPLE)
-    SampleData.SampleDataLogic.registerCustomSampleDataSource(
-        category="SEBrainSeg",
-        sampleName="SEBrainSeg T1",
-        uris=urllib.parse.urljoin("file:", urllib.request.pathname2url(str(path))),
-        fileNames="SEBrainSeg_T1.nii.gz",
-        nodeNames="SEBrainSeg T1",
-        thumbnailFileName=str(resource("Icons/SEBrainSeg.png")),
-    )
+        slicer.app.connect("startupCompleted()", register_sample_data)
 
 
 @parameterNodeWrapper
@@ -109,28 +95,6 @@ class SEBrainSegParameterNode:
     withMaps: bool = False
 
 
-class Surroundings:
-    """What the presenter needs of Slicer; see presenter.Surroundings."""
-
-    def __init__(self, logic):
-        self.logic = logic
-
-    def prepare(self):
-        self.logic.ensureTorch()
-
-    def settle(self):
-        slicer.app.processEvents()
-
-    def show_chart(self, chart):
-        slicer.modules.plots.logic().ShowChartInLayout(chart)
-
-    def get(self, key, default):
-        return str(slicer.app.userSettings().value(f"SEBrainSeg/{key}", default))
-
-    def keep(self, key, text):
-        slicer.app.userSettings().setValue(f"SEBrainSeg/{key}", text)
-
-
 class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     """The module's panel: it binds widgets to the presenter, which decides."""
 
@@ -152,8 +116,6 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def setup(self):
         """Build the panel when the module is first shown."""
         from SEBrainSegLib import scene as nodes
-        from SEBrainSegLib.analysis import volume_table
-        from SEBrainSegLib.networks.bundled import facts
         from SEBrainSegLib.panel.presenter import Presenter
         from SEBrainSegLib.scene import slice_views
         from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
@@ -165,24 +127,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui = slicer.util.childWidgetVariables(panel)
         panel.setMRMLScene(slicer.mrmlScene)
         self.logic = SEBrainSegLogic()
-        self.presenter = Presenter(
-            nodes,
-            nodes,
-            nodes,
-            nodes,
-            Surroundings(self.logic),
-            facts,
-            volume_table.rows,
-            changed=self.update,
-        )
-        self.presenter.run = BackgroundSegmentation(
-            QtProcess,
-            self.python(),
-            progress=self.presenter.on_progress,
-            finished=self.presenter.on_finished,
-            failed=self.presenter.on_failed,
-            cancelled=self.presenter.on_cancelled,
-        )
+        make_run = functools.partial(BackgroundSegmentation, QtProcess, python_program())
+        self.presenter = Presenter(nodes, Application(), make_run, changed=self.update)
         self.listStructures()
         self.connectWidgets()
         scene = slicer.mrmlScene
@@ -196,11 +142,6 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         for view in slice_views.slice_views(scene):
             self.observeView(view)
         self.initializeParameterNode()
-
-    @staticmethod
-    def python():
-        """The Python of child processes."""
-        return shutil.which("PythonSlicer") or sys.executable
 
     def connectWidgets(self):
         """Connect the widgets that name no parameter."""
@@ -304,19 +245,21 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     @vtk.calldata_type(vtk.VTK_OBJECT)
     def onNodeAboutToBeRemoved(self, caller, event, node):
-        self.presenter.removed(node)
+        self.presenter.node_removed(node)
 
     def initializeParameterNode(self):
-        """Take up the scene's choices; a volume that can be segmented is chosen already."""
+        """Bind the panel to the scene's choices; without a volume, the first that can be segmented is chosen."""
+        from SEBrainSegLib.scene.volume_nodes import first_usable
+
         parameterNode = self.logic.getParameterNode()
         # Every call gives another wrapper; what counts is the node within.
         if self.parameterNode is None or self.parameterNode.parameterNode is not parameterNode.parameterNode:
             self.setParameterNode(parameterNode)
         self.listNetworks()
         self.update()
-        self.lookForDevices()
+        self.searchDevices()
         if self.parameterNode.volume is None:
-            self.parameterNode.volume = self.logic.firstVolume()
+            self.parameterNode.volume = first_usable(slicer.mrmlScene)
 
     def setParameterNode(self, parameterNode):
         """Bind the panel to a parameter node, or to none."""
@@ -345,7 +288,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
 
     def choices(self):
         """What is chosen, or ``None`` without a parameter node."""
-        from SEBrainSegLib.panel.presenter import Choices
+        from SEBrainSegLib.panel.selection import Choices
 
         node = self.parameterNode
         if node is None:
@@ -386,13 +329,13 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             box.currentIndex = index
         box.blockSignals(blocked)
 
-    def lookForDevices(self):
-        """Learn the names of the GPUs once PyTorch, which knows them, is there; in a child process, without a wait."""
-        if self.deviceSearch is None and self.logic.hasTorch():
+    def searchDevices(self):
+        """Find the names of the GPUs once PyTorch, which knows them, is there; in a child process, without a wait."""
+        if self.deviceSearch is None and has_torch():
             from SEBrainSegLib.subprocesses.device_search import DeviceSearch
             from SEBrainSegLib.subprocesses.qtprocess import QtProcess
 
-            self.deviceSearch = DeviceSearch(QtProcess, self.python(), self.presenter.know_devices)
+            self.deviceSearch = DeviceSearch(QtProcess, python_program(), self.presenter.set_devices)
 
     def observeVolume(self, volume):
         """Follow the chosen volume, whose voxels may come, go or change."""
@@ -416,7 +359,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if not slicer.mrmlScene.IsBatchProcessing():
             self.presenter.volume_changed()
 
-    # What the presenter says is shown ---------------------------------------------------------------------------------
+    # The presenter's state is shown -----------------------------------------------------------------------------------
 
     def update(self):
         """Show the presenter's state."""
@@ -538,7 +481,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def onApply(self, *_unused):
         self.presenter.apply()
         # PyTorch may have been installed just now.
-        self.lookForDevices()
+        self.searchDevices()
 
     def onCancel(self, *_unused):
         self.presenter.cancel()
@@ -572,13 +515,13 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.presenter.save_volumes(path)
 
     def onOutlines(self, *_unused):
-        self.presenter.outline(self.ui.outlinesCheckBox.checked)
+        self.presenter.show_outlines(self.ui.outlinesCheckBox.checked)
 
     def onHideMap(self, *_unused):
         self.presenter.hide_map()
 
     def onSelfTest(self, *_unused):
-        self.presenter.self_test(slicer.util.loadVolume(str(resource(SAMPLE))), SEBrainSegTest().check)
+        self.presenter.self_test(load_sample())
 
 
 class SEBrainSegLogic(ScriptedLoadableModuleLogic):
@@ -688,51 +631,11 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         job.checked()
         # Before PyTorch is installed, during which the scene may change.
         volume_nodes.refuse_unusable(volumeNode, bundled=not any(parameters.model for parameters in job.choices))
-        self.ensureTorch()
+        ensure_torch()
         voxels, image = provenance.voxels_of(volumeNode), volume_nodes.image_of(volumeNode)
         from SEBrainSegLib.inference import run as inference_run
 
         return inference_run.run(image, job, progress, cancelled), voxels
-
-    def firstVolume(self):
-        """The first volume in the scene that users see and that can be segmented, or ``None``."""
-        from SEBrainSegLib.scene import volume_nodes
-
-        kind = "vtkMRMLScalarVolumeNode"
-        count = slicer.mrmlScene.GetNumberOfNodesByClass(kind)
-        nodes = (slicer.mrmlScene.GetNthNodeByClass(index, kind) for index in range(count))
-        # Label maps and volumes of colours or vectors are scalar volumes too, by inheritance.
-        shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
-        return next((node for node in shown if not volume_nodes.problem(node)), None)
-
-    @staticmethod
-    def hasTorch():
-        """Whether PyTorch is installed; it is not imported, as a child process needs none in Slicer itself."""
-        return importlib.util.find_spec("torch") is not None
-
-    @classmethod
-    def ensureTorch(cls):
-        """See that PyTorch is installed, with the user's consent, through the PyTorch extension.
-
-        Raises:
-            SEBrainSegError: it is not, or the user declined.
-        """
-        if cls.hasTorch():
-            return
-        try:
-            import PyTorchUtils
-        except ModuleNotFoundError:
-            raise SEBrainSegError(
-                _("PyTorch is missing; install the extension 'PyTorch' in the Extensions Manager and restart Slicer.")
-            ) from None
-        try:
-            torch = PyTorchUtils.PyTorchUtilsLogic().installTorch(askConfirmation=True, torchVersionRequirement=TORCH)
-        except Exception as error:
-            raise SEBrainSegError(_("PyTorch could not be installed: {error}").format(error=error)) from error
-        if torch is None:
-            raise SEBrainSegError(
-                _("PyTorch was not installed, but segmentation needs it; you will be asked again at the next attempt.")
-            )
 
 
 class SEBrainSegTest(ScriptedLoadableModuleTest):
@@ -752,7 +655,7 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
     def test_sampleIsSegmented(self):
         """As from the Python console."""
         volume = self.sample()
-        self.check(volume, SEBrainSegLogic().segment(volume, se="scSE"))
+        self.check(SEBrainSegLogic().segment(volume, se="scSE"))
         self.delayDisplay("The bundled scan was segmented")
 
     def test_childProcessSegmentsSample(self):
@@ -765,7 +668,7 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
         volume, found, said = self.sample(), [], []
         run = BackgroundSegmentation(
             QtProcess,
-            SEBrainSegWidget.python(),
+            python_program(),
             progress=lambda fraction, message: None,
             finished=found.extend,
             failed=said.append,
@@ -776,29 +679,21 @@ class SEBrainSegTest(ScriptedLoadableModuleTest):
             slicer.app.processEvents()
             time.sleep(0.01)
         self.assertEqual(said, [])
-        self.check(volume, segmentation_nodes.add_segmentation(volume, found[0]))
+        self.check(segmentation_nodes.add_segmentation(volume, found[0]))
         self.delayDisplay("A child process segmented the bundled scan")
 
     def sample(self):
         """Load the bundled scan."""
-        if not SEBrainSegLogic.hasTorch():
+        if not has_torch():
             message = "Skipped: PyTorch is not installed, and a test must not install it"
             self.delayDisplay(message)
             raise unittest.SkipTest(message)
         self.delayDisplay("Segmenting the bundled scan, in about a minute")
-        return slicer.util.loadVolume(str(resource(SAMPLE)))
+        return load_sample()
 
-    def check(self, volume, node):
-        """Raise AssertionError if a segmentation node cannot be that of the bundled scan, a volume node."""
-        self.assertEqual(node.GetSegmentation().GetNumberOfSegments(), 31)
-        hippocampi = {}
-        for side in ("Left", "Right"):
-            voxels = slicer.util.arrayFromSegmentBinaryLabelmap(node, f"{side}-Hippocampus", volume)
-            indices = [axis.mean() for axis in voxels.nonzero()][::-1]
-            matrix = vtk.vtkMatrix4x4()
-            volume.GetIJKToRASMatrix(matrix)
-            hippocampi[side] = matrix.MultiplyPoint([*indices, 1])[0]
-            # A hippocampus has 2 to 6 ml.
-            self.assertGreater(voxels.sum() * abs(matrix.Determinant()), 2000)
-            self.assertLess(voxels.sum() * abs(matrix.Determinant()), 6000)
-        self.assertLess(hippocampi["Left"], hippocampi["Right"])
+    def check(self, node):
+        """Raise AssertionError if a segmentation node cannot be that of the bundled scan."""
+        from SEBrainSegLib.panel import self_test
+        from SEBrainSegLib.scene import segmentation_nodes
+
+        self.assertEqual(self_test.problem(segmentation_nodes.segmentation_of(node)), "")

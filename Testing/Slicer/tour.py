@@ -255,7 +255,7 @@ class Tour:
         expect(self.result() is not None, self.ui.statusLabel.text)
         count = self.result().GetSegmentation().GetNumberOfSegments()
         expect(count == SEGMENTS, f"{count} segments, not {SEGMENTS}")
-        expect("Next:" in self.ui.statusLabel.text, "the status names no next step")
+        expect("under result" in self.ui.statusLabel.text.lower(), "the status names no next step")
         expect(not self.ui.resultCollapsibleButton.collapsed, "the section Result is closed")
 
     def cancel(self):

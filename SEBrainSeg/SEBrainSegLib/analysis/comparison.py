@@ -1,5 +1,8 @@
 """How segmentations of one volume differ: volumes, overlap, and where they disagree."""
 
+# SimpleITK is not to be imported for a type.
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from itertools import combinations
 

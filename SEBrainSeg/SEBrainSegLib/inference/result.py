@@ -1,5 +1,8 @@
 """What comes of segmenting a volume, without torch."""
 
+# Python 3.9 knows no ``X | None``, and SimpleITK is not to be imported for a type.
+from __future__ import annotations
+
 from dataclasses import dataclass, field
 
 from ..choices.parameters import Parameters

@@ -8,8 +8,6 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..errors import SEBrainSegError
-from ..files.orientation import doubt_of
-from ..files.reading import quietly
 from ..lazy import sitk
 from ..translation import tr as _
 
@@ -68,6 +66,15 @@ def problem(volume, bundled=True):
     return ""
 
 
+def first_usable(scene):
+    """Return the first volume node of a scene that users see and a bundled network can segment, or ``None``."""
+    kind = "vtkMRMLScalarVolumeNode"
+    nodes = (scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind)))
+    # Label maps and volumes of colours or vectors are scalar volumes too, by inheritance.
+    shown = (node for node in nodes if node.GetClassName() == kind and not node.GetHideFromEditors())
+    return next((node for node in shown if not problem(node)), None)
+
+
 def doubt(volume):
     """Return one sentence if the file of a volume node leaves open which way the head lies, or ``""``.
 
@@ -98,6 +105,10 @@ def doubt(volume):
 @functools.lru_cache(maxsize=32)
 def doubt_of_file(path, time):
     """Return :func:`.orientation.doubt_of` a file that was last changed then."""
+    # Files are read by SimpleITK, for which nobody should wait as the panel opens.
+    from ..files.orientation import doubt_of
+    from ..files.reading import quietly
+
     with quietly():
         return doubt_of(path)
 

@@ -5,9 +5,12 @@
 """
 
 import json
+import logging
 import os
+from pathlib import Path
+from typing import Callable, Optional, Union
 
-from .background import MODULE_FOLDER
+from .background import MODULE_FOLDER, Process
 
 
 class DeviceSearch:
@@ -19,31 +22,53 @@ class DeviceSearch:
         found: called with the dict of names by device, once; never if PyTorch cannot be asked.
     """
 
-    def __init__(self, factory, python, found):
+    def __init__(
+        self, factory: Callable[..., Process], python: Union[str, Path], found: Callable[[dict[str, str]], None]
+    ) -> None:
         self.found, self.output = found, b""
-        self.process = factory(self.on_output, lambda content: None, self.on_end)
+        self.process: Optional[Process] = factory(self.on_output, lambda content: None, self.on_end)
         paths = [str(MODULE_FOLDER), os.environ.get("PYTHONPATH", "")]
         environment = {"PYTHONPATH": os.pathsep.join(filter(None, paths))}
         self.process.start(str(python), ["-m", "SEBrainSegLib.subprocesses.device_search"], environment)
 
-    def cancel(self):
+    def cancel(self) -> None:
         """End the search; nothing is found."""
         process, self.process = self.process, None
         if process is not None:
             process.kill()
 
-    def on_output(self, content):
+    def on_output(self, content: bytes) -> None:
+        """Keep what the child wrote to stdout, in whatever pieces it comes."""
         self.output += bytes(content)
 
-    def on_end(self, status):
+    def on_end(self, status: Optional[int]) -> None:
+        """Hand on what was found; ``status`` is ``None`` if the child was killed, crashed or never started."""
         process, self.process = self.process, None
         if process is None or status != 0:
             return
-        # The last line is ours, whatever a library says before.
-        self.found(json.loads(self.output.decode("utf-8").splitlines()[-1]))
+        names = names_in(self.output)
+        if names is None:
+            logging.error("SEBrainSeg's search for devices gave no answer: %s", self.output.decode("utf-8", "replace"))
+        else:
+            self.found(names)
 
 
-def search():
+def names_in(output: bytes) -> Optional[dict[str, str]]:
+    """Return the names by device in the output of the child, or ``None`` if it gave no answer.
+
+    What libraries write before and after that line is passed over.
+    """
+    for line in reversed(output.decode("utf-8", "replace").splitlines()):
+        try:
+            names = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(names, dict) and all(isinstance(name, str) for name in names.values()):
+            return names
+    return None
+
+
+def search() -> dict[str, str]:
     """Return the names for people of the devices of this computer but for the CPU."""
     import torch
 

@@ -1,10 +1,13 @@
 """Slicer's panel: the real .ui and the real module file, with stand-ins for what only Slicer's application has."""
 
+import dataclasses
 import enum
 import importlib.util
+import inspect
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -16,10 +19,12 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+from SEBrainSegLib.analysis import volume_table
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import Code, Structure, structures
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.inference.result import Segmentation
+from SEBrainSegLib.panel import self_test
 from slicer_stand_ins import (  # noqa: F401
     MODULE,
     SOURCE,
@@ -127,6 +132,16 @@ def dark_palette():
 
 
 # What the panel does -------------------------------------------------------------------------------------------------
+
+
+def test_the_scene_offers_exactly_what_the_panel_needs():
+    from SEBrainSegLib import scene
+    from SEBrainSegLib.panel.collaborators import Scene
+
+    assert set(scene.__all__) == {name for name in vars(Scene) if not name.startswith("_")}
+    for name in scene.__all__:
+        needed, offered = (list(inspect.signature(getattr(of, name)).parameters) for of in (Scene, scene))
+        assert offered[: len(needed) - 1] == needed[1:], name
 
 
 def test_importing_the_module_imports_neither_torch_nor_simpleitk(module):
@@ -465,7 +480,7 @@ def test_pytorch_is_asked_for_when_needed_and_a_refusal_is_said(widget, module, 
         def installTorch(self, **choices):
             asked.append(choices)
 
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     monkeypatch.setitem(sys.modules, "PyTorchUtils", module_of(PyTorchUtilsLogic=PyTorchUtilsLogic))
     widget.parameterNode.volume = volume()
     assert not asked
@@ -478,7 +493,7 @@ def test_pytorch_is_asked_for_when_needed_and_a_refusal_is_said(widget, module, 
     assert "Extensions Manager" in widget.ui.statusLabel.text
 
 
-def test_apply_waits_for_the_installation_of_pytorch(widget):
+def test_apply_waits_for_the_installation_of_pytorch(widget, monkeypatch):
     seen = []
 
     def install():
@@ -487,24 +502,24 @@ def test_apply_waits_for_the_installation_of_pytorch(widget):
         if len(seen) == 1:
             widget.onApply()
 
-    widget.logic.ensureTorch = install
+    monkeypatch.setattr("SEBrainSegLib.panel.application.ensure_torch", install)
     widget.parameterNode.volume = volume()
     widget.ui.applyButton.click()
     assert seen == [(False, False, False)]
     assert Run.made.running and widget.ui.cancelButton.enabled
 
 
-def test_apply_can_be_pressed_again_after_an_unforeseen_failure(widget):
-    widget.logic.ensureTorch = lambda: 1 / 0
+def test_apply_can_be_pressed_again_after_an_unforeseen_failure(widget, monkeypatch):
+    monkeypatch.setattr("SEBrainSegLib.panel.application.ensure_torch", lambda: 1 / 0)
     widget.parameterNode.volume = volume()
     with pytest.raises(ZeroDivisionError):
         widget.onApply()
     assert widget.ui.applyButton.enabled
 
 
-def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget):
+def test_a_volume_removed_while_pytorch_is_installed_is_not_segmented(widget, monkeypatch):
     node = volume()
-    widget.logic.ensureTorch = lambda: slicer.mrmlScene.RemoveNode(node)
+    monkeypatch.setattr("SEBrainSegLib.panel.application.ensure_torch", lambda: slicer.mrmlScene.RemoveNode(node))
     widget.parameterNode.volume = node
     widget.ui.applyButton.click()
     assert Run.made.started is None
@@ -936,11 +951,11 @@ def tour_module():
 
 
 def test_slicers_own_test_installs_nothing(module, monkeypatch):
-    def asked(self):
+    def asked():
         raise AssertionError("PyTorch was asked for")
 
-    monkeypatch.setattr(module.importlib.util, "find_spec", lambda name: None)
-    monkeypatch.setattr(module.SEBrainSegLogic, "ensureTorch", asked)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(module, "ensure_torch", asked)
     util = vars(slicer.util)
     monkeypatch.setitem(util, "loadVolume", lambda path: volume())
     result = unittest.TestResult()
@@ -952,7 +967,7 @@ def test_slicers_own_test_installs_nothing(module, monkeypatch):
 
 def test_slicers_own_test_runs_the_child_process(module, application, monkeypatch):
     # An even volume, which the child refuses: the test must fail and repeat what it said.
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)
+    monkeypatch.setattr(shutil, "which", lambda name: None)
     monkeypatch.setattr(slicer.app, "processEvents", application.processEvents)
     monkeypatch.setattr(module.SEBrainSegTest, "sample", lambda self: volume())
     monkeypatch.setattr(slicer.mrmlScene, "Clear", lambda: None, raising=False)
@@ -962,19 +977,55 @@ def test_slicers_own_test_runs_the_child_process(module, application, monkeypatc
     assert "same value" in said and not result.errors
 
 
-def test_the_self_test_is_a_run_of_the_panel(widget, module, monkeypatch):
+def test_the_self_test_is_a_run_of_the_panel(widget, monkeypatch):
     sample, checked = volume(name="sample"), []
     monkeypatch.setitem(vars(slicer.util), "loadVolume", lambda path: sample)
-    monkeypatch.setattr(module.SEBrainSegTest, "check", lambda self, *nodes: checked.extend(nodes))
+    monkeypatch.setattr("SEBrainSegLib.panel.self_test.problem", lambda segmentation: checked.append(segmentation))
     widget.ui.selfTestButton.click()
     assert Run.made.running and not widget.ui.selfTestButton.enabled and widget.ui.cancelButton.enabled
     Run.made.finish()
     assert widget.ui.statusLabel.text == "The self-test passed."
-    assert [node.GetName() for node in checked] == ["sample", "sample structures (U-Net scSE)"]
+    assert slicer.mrmlScene.GetFirstNodeByName("sample structures (U-Net scSE)") is not None
+    (segmentation,) = checked
+    assert len(segmentation.structures) == 31 and segmentation.labels.GetSize() == (6, 5, 4)
     sample = volume(name="sample")
     widget.ui.selfTestButton.click()
     widget.ui.cancelButton.click()
     assert not sample.GetScene() and segmentations() == 1
+
+
+def sample_segmentation(size=(20, 4, 4), left=range(14, 18), right=range(2, 6)):
+    """All 31 structures on a grid of 10 mm, whose first axis runs to the left; the hippocampi have 4 ml by default."""
+    labels = sitk.Image(size, sitk.sitkUInt8)
+    labels.SetSpacing((10.0, 10.0, 10.0))
+    for label, columns in ((17, left), (53, right)):
+        for column in columns:
+            labels[column, 1, 1] = label
+    return Segmentation(labels, volume_table.volumes_of(labels, structures()), "cpu", structures())
+
+
+@pytest.mark.parametrize(
+    "segmentation, said",
+    [
+        (sample_segmentation(), ""),
+        (sample_segmentation(left=range(2, 6), right=range(14, 18)), "Left and right are exchanged in the bundled"),
+        (sample_segmentation(left=()), "'Left Hippocampus' has 0.0 ml in the bundled scan, not 2 to 6 ml."),
+        (sample_segmentation(right=range(9)), "'Right Hippocampus' has 9.0 ml in the bundled scan, not 2 to 6 ml."),
+        (dataclasses.replace(sample_segmentation(), structures=structures()[1:]), "30 structures were found in the"),
+        (dataclasses.replace(sample_segmentation(), labels=None), "does not lie on the grid of the bundled scan"),
+    ],
+)
+def test_what_is_wrong_with_the_bundled_scans_segmentation_is_a_sentence(segmentation, said):
+    problem = self_test.problem(segmentation)
+    assert said in problem and bool(problem) == bool(said)
+
+
+def test_a_self_test_that_fails_says_what_to_do(widget, monkeypatch):
+    monkeypatch.setitem(vars(slicer.util), "loadVolume", lambda path: volume(name="sample"))
+    widget.ui.selfTestButton.click()
+    Run.made.finish(structures()[:30])
+    said = "The self-test failed: 30 structures were found in the bundled scan, not 31. Install the extension again"
+    assert widget.ui.statusLabel.text.startswith(said) and segmentations() == 1
 
 
 # The call from the Python console ------------------------------------------------------------------------------------
@@ -1051,7 +1102,7 @@ def test_the_console_compares_variants(module, segment):
 @pytest.fixture
 def real(module, application, monkeypatch):
     """The panel with its real child processes."""
-    monkeypatch.setattr(module.shutil, "which", lambda name: None)  # The Python of the tests, not some Slicer's.
+    monkeypatch.setattr(shutil, "which", lambda name: None)  # The Python of the tests, not some Slicer's.
     widget = module.SEBrainSegWidget(types.SimpleNamespace(isEntered=True))
     widget.setup()
     yield widget

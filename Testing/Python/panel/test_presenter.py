@@ -4,10 +4,14 @@ from types import SimpleNamespace
 
 import pytest
 
+from SEBrainSegLib.analysis import volume_table
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.networks import bundled
-from SEBrainSegLib.panel.presenter import Choices, Presenter, duration
+from SEBrainSegLib.panel import self_test
+from SEBrainSegLib.panel.presenter import Presenter
+from SEBrainSegLib.panel.selection import Choices
+from SEBrainSegLib.panel.state import duration
 
 
 class Node:
@@ -45,6 +49,8 @@ class Scene:
     def __init__(self):
         self.made, self.groups, self.in_3d = [], {"Ventricles": True}, False
         self.otherwise, self.surfaces = False, []
+        self.maps_made, self.over, self.asked = {}, None, None
+        self.sequence, self.added = (), None
 
     def problem(self, volume, bundled):
         if volume is None:
@@ -116,18 +122,13 @@ class Scene:
     def show_surfaces(self, node, visible):
         self.in_3d = visible
 
-
-class Maps:
-    def __init__(self, scene):
-        self.scene, self.known, self.over, self.asked = scene, {}, None, None
-
     def find_maps(self, volume, parameters, block, confidence):
-        return self.known.get((volume, parameters.se, block, confidence), ())
+        return self.maps_made.get((volume, parameters.se, block, confidence), ())
 
     def add_maps(self, volume, segmentation, voxels, pause):
         pause()
         nodes = Node("spatial"), Node("chart")
-        self.known[volume, segmentation.parameters.se, segmentation.block, segmentation.sure] = nodes
+        self.maps_made[volume, segmentation.parameters.se, segmentation.block, segmentation.sure] = nodes
         return nodes
 
     def show_maps(self, volume, nodes, outlined):
@@ -147,8 +148,7 @@ class Maps:
         pause()
         self.asked = [each.parameters.se for each in differences.segmentations], consensus
         nodes = [
-            self.scene.find(volume, "segmentation", each.parameters)
-            or self.scene.add_segmentation(volume, each, voxels)
+            self.find(volume, "segmentation", each.parameters) or self.add_segmentation(volume, each, voxels)
             for each in differences.segmentations
         ]
         return SimpleNamespace(
@@ -161,13 +161,8 @@ class Maps:
     def add_volumes(self, segmentation, rows):
         return Node(f"{segmentation.name} volumes", rows=rows)
 
-
-class Sequences:
-    def __init__(self):
-        self.volumes, self.added = (), None
-
     def items(self, volume):
-        return self.volumes
+        return self.sequence
 
     def add_segmentations(self, volume, segmentations, pause):
         pause()
@@ -175,28 +170,28 @@ class Sequences:
         return Node("sequence")
 
 
-class Surroundings:
+class Application:
     def __init__(self):
         self.settings, self.chart, self.seen, self.refusal = {}, None, [], None
         self.while_preparing = lambda: None
-        self.while_settling = lambda: None
+        self.while_processing = lambda: None
 
-    def prepare(self):
+    def ensure_torch(self):
         self.while_preparing()
         if self.refusal:
             raise SEBrainSegError(self.refusal)
 
-    def settle(self):
+    def process_events(self):
         self.seen.append(self.state().status)
-        self.while_settling()
+        self.while_processing()
 
     def show_chart(self, chart):
         self.chart = chart
 
-    def get(self, key, default):
+    def setting(self, key, default):
         return self.settings.get(key, default)
 
-    def keep(self, key, text):
+    def set_setting(self, key, text):
         self.settings[key] = text
 
 
@@ -218,15 +213,16 @@ def all_of_it(monkeypatch, tmp_path):
     """The presenter and its fakes; U-Nets are bundled, in coronal view."""
     monkeypatch.setattr(bundled, "names", lambda: [f"unet-{se}-coronal" for se in ("none", "cse", "sse", "scse")])
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path))
-    scene, surroundings = Scene(), Surroundings()
-    it = SimpleNamespace(scene=scene, maps=Maps(scene), sequences=Sequences(), surroundings=surroundings, run=Run())
-    it.changes = []
-    it.presenter = Presenter(
-        scene, scene, it.maps, it.sequences, surroundings, facts, lambda node: ROWS, lambda: it.changes.append(1)
-    )
-    it.presenter.run = it.run
-    it.run.tell_cancelled = it.presenter.on_cancelled
-    surroundings.state = it.presenter.state
+    monkeypatch.setattr(bundled, "facts", facts)
+    monkeypatch.setattr(volume_table, "rows", lambda segmentation: ROWS)
+    it = SimpleNamespace(scene=Scene(), application=Application(), run=Run(), changes=[])
+
+    def make_run(progress, finished, failed, cancelled):
+        it.run.tell_cancelled = cancelled
+        return it.run
+
+    it.presenter = Presenter(it.scene, it.application, make_run, lambda: it.changes.append(1))
+    it.application.state = it.presenter.state
     it.volume = Node("T1", voxels="abc")
     it.presenter.choose(Choices(it.volume))
     return it
@@ -293,7 +289,7 @@ def test_a_run_is_shown_and_its_result_said(all_of_it):
 
 def test_nothing_starts_twice(all_of_it):
     it = all_of_it
-    it.surroundings.while_preparing = it.presenter.apply
+    it.application.while_preparing = it.presenter.apply
     it.presenter.apply()
     it.presenter.apply()
     it.presenter.show_maps()
@@ -302,10 +298,10 @@ def test_nothing_starts_twice(all_of_it):
 
 def test_errors_are_said_and_can_be_repeated(all_of_it):
     it = all_of_it
-    it.surroundings.refusal = "PyTorch was not installed."
+    it.application.refusal = "PyTorch was not installed."
     it.presenter.apply()
     assert state(it).status == "PyTorch was not installed." and state(it).apply.enabled
-    it.surroundings.refusal = None
+    it.application.refusal = None
     it.presenter.apply()
     it.run.running = False
     it.presenter.on_failed("Only 3 ml of brain.")
@@ -346,7 +342,7 @@ def test_what_was_refused_is_not_offered_for_something_else(all_of_it, after):
     elif after == "closed":
         it.presenter.close()
     elif after == "removed":
-        it.presenter.removed(it.volume)
+        it.presenter.node_removed(it.volume)
     else:
         it.presenter.volume_changed()
     assert not state(it).accept.enabled
@@ -369,9 +365,9 @@ def test_cancelled_removed_closed(all_of_it):
     it.presenter.cancel()
     assert "Cancelled" in state(it).status and not it.scene.made
     it.presenter.apply()
-    it.presenter.removed(Node("another"))
+    it.presenter.node_removed(Node("another"))
     assert it.run.running
-    it.presenter.removed(it.volume)
+    it.presenter.node_removed(it.volume)
     assert not it.run.running and "'T1' was removed" in state(it).status
     it.presenter.apply()
     it.presenter.close()
@@ -381,7 +377,7 @@ def test_cancelled_removed_closed(all_of_it):
 def test_word_of_what_happened_outlives_the_volume(all_of_it):
     it = all_of_it
     it.presenter.apply()
-    it.presenter.removed(it.volume)
+    it.presenter.node_removed(it.volume)
     choose(it, volume=None)
     assert "'T1' was removed" in state(it).status
     it.presenter.volume_changed()
@@ -390,7 +386,7 @@ def test_word_of_what_happened_outlives_the_volume(all_of_it):
 
 def test_a_volume_that_went_while_pytorch_was_installed(all_of_it):
     it = all_of_it
-    it.surroundings.while_preparing = lambda: setattr(it.volume, "there", False)
+    it.application.while_preparing = lambda: setattr(it.volume, "there", False)
     it.presenter.apply()
     assert not it.run.started and "removed" in state(it).status
 
@@ -460,7 +456,7 @@ def test_facts_of_the_chosen_network(all_of_it):
 
 def test_the_time_is_the_last_one_on_this_device(all_of_it):
     it = all_of_it
-    it.presenter.know_devices({"cuda:0": "A100 (cuda:0)"})
+    it.presenter.set_devices({"cuda:0": "A100 (cuda:0)"})
     choose(it, device="cuda:0")
     assert "of CPU time, not measured here yet" in state(it).facts
     it.presenter.apply()
@@ -495,7 +491,7 @@ def test_no_facts_are_made_up_for_users_models(all_of_it, tmp_path):
 def test_gpus_are_listed_by_name_once_they_are_known(all_of_it):
     it = all_of_it
     assert list(state(it).devices) == ["auto", "cpu"]
-    it.presenter.know_devices({"cuda:0": "A100 (cuda:0)", "cuda:1": "T4 (cuda:1)"})
+    it.presenter.set_devices({"cuda:0": "A100 (cuda:0)", "cuda:1": "T4 (cuda:1)"})
     assert state(it).devices == {"auto": "Automatic", "cuda:0": "A100 (cuda:0)", "cuda:1": "T4 (cuda:1)", "cpu": "CPU"}
 
 
@@ -503,7 +499,7 @@ def test_a_device_that_is_missing_here_falls_back_to_automatic(all_of_it):
     it = all_of_it
     choose(it, device="cuda:1")
     assert state(it).device == "cuda:1" in state(it).devices
-    it.presenter.know_devices({"cuda:0": "A100 (cuda:0)"})
+    it.presenter.set_devices({"cuda:0": "A100 (cuda:0)"})
     assert state(it).device == "auto"
     assert state(it).status == "This computer has no device 'cuda:1'; automatic is taken instead."
     it.presenter.apply()
@@ -513,7 +509,7 @@ def test_a_device_that_is_missing_here_falls_back_to_automatic(all_of_it):
 def test_cuda_without_a_number_is_the_first_gpu(all_of_it):
     it = all_of_it
     choose(it, device="cuda")
-    it.presenter.know_devices({"cuda:0": "A100 (cuda:0)"})
+    it.presenter.set_devices({"cuda:0": "A100 (cuda:0)"})
     assert state(it).device == "cuda:0" and state(it).status == "Ready: press Apply."
 
 
@@ -547,10 +543,10 @@ def test_variants_are_segmented_in_one_run_and_compared(all_of_it):
     # Too late for this run.
     choose(it, variants=(), consensus=False)
     finish(it)
-    assert len(it.run.started) == 1 and it.maps.asked == (["none", "cse", "scse"], True)
-    assert it.maps.over.name == "disagreement" and it.presenter.comparison.name == "table"
+    assert len(it.run.started) == 1 and it.scene.asked == (["none", "cse", "scse"], True)
+    assert it.scene.over.name == "disagreement" and it.presenter.comparison.name == "table"
     assert "Compared 3 variants" in state(it).status
-    assert "Adding the comparison..." in it.surroundings.seen and state(it).opened == ("compare", "result")
+    assert "Adding the comparison..." in it.application.seen and state(it).opened == ("compare", "result")
     choose(it, se="cse")
     assert "earlier run" in state(it).status
 
@@ -563,14 +559,14 @@ def test_what_was_segmented_before_is_compared_and_not_segmented_again(all_of_it
     assert [choice.se for choice in it.run.started[-1][1].choices] == ["scse"]
     assert [each.parameters.se for each in it.run.known] == ["none"]
     finish(it)
-    assert it.maps.asked == (["none", "scse"], False)
-    it.maps.asked = None
+    assert it.scene.asked == (["none", "scse"], False)
+    it.scene.asked = None
     # Without a network, there is no need of PyTorch.
-    it.surroundings.refusal = "PyTorch was not installed."
+    it.application.refusal = "PyTorch was not installed."
     it.presenter.compare()
     assert not it.run.started[-1][1].choices and [each.parameters.se for each in it.run.known] == ["none", "scse"]
     finish(it)
-    assert it.maps.asked == (["none", "scse"], False) and "Compared 2 variants" in state(it).status
+    assert it.scene.asked == (["none", "scse"], False) and "Compared 2 variants" in state(it).status
     it.scene.made[0].structures = ()
     it.presenter.compare()
     assert "other structures by now" in state(it).status and not it.run.running
@@ -586,11 +582,11 @@ def test_a_comparison_can_be_cancelled_and_leaves_nothing(all_of_it):
         cancellable.append(state(it).cancel.enabled and state(it).busy)
         it.presenter.cancel()
 
-    it.surroundings.while_settling = cancel
+    it.application.while_processing = cancel
     finish(it)
-    assert cancellable == [True] and it.maps.asked is None and not it.scene.made
+    assert cancellable == [True] and it.scene.asked is None and not it.scene.made
     assert "Cancelled" in state(it).status and state(it).compare.enabled
-    it.surroundings.while_settling = lambda: it.presenter.close()
+    it.application.while_processing = lambda: it.presenter.close()
     it.presenter.compare()
     finish(it)
     assert not it.scene.made and not state(it).busy
@@ -603,7 +599,7 @@ def test_a_segmentation_that_went_during_its_comparison_is_said(all_of_it):
     it.presenter.compare()
     node.there = False
     finish(it)
-    assert state(it).status == "'T1 none' was deleted; compare again." and it.maps.asked is None
+    assert state(it).status == "'T1 none' was deleted; compare again." and it.scene.asked is None
 
 
 # Recalibration maps --------------------------------------------------------------------------------------------------
@@ -627,11 +623,11 @@ def test_maps_come_with_their_segmentation_and_are_not_computed_twice(all_of_it)
     (_, job) = it.run.started[0]
     assert job.excitation == "decoder 1" and not job.confidence
     finish(it)
-    assert it.maps.over.name == "spatial" and it.surroundings.chart.name == "chart"
+    assert it.scene.over.name == "spatial" and it.application.chart.name == "chart"
     assert [node.name for node in it.scene.made] == ["T1 scse"] and "'spatial', 'chart'" in state(it).status
-    it.maps.over = it.surroundings.chart = None
+    it.scene.over = it.application.chart = None
     it.presenter.show_maps()
-    assert len(it.run.started) == 1 and it.maps.over and it.surroundings.chart
+    assert len(it.run.started) == 1 and it.scene.over and it.application.chart
     choose(it, block="decoder 1", confidence=True)
     it.presenter.show_maps()
     finish(it)
@@ -642,9 +638,9 @@ def test_maps_that_are_cancelled_while_they_are_added_leave_nothing(all_of_it):
     it = all_of_it
     choose(it, block="decoder 1")
     it.presenter.show_maps()
-    it.surroundings.while_settling = it.presenter.cancel
+    it.application.while_processing = it.presenter.cancel
     finish(it)
-    assert not it.scene.made and it.maps.over is None and "nothing was created" in state(it).status
+    assert not it.scene.made and it.scene.over is None and "nothing was created" in state(it).status
 
 
 def test_structures_are_outlined_under_a_map_or_hidden_as_chosen_last(all_of_it):
@@ -652,13 +648,13 @@ def test_structures_are_outlined_under_a_map_or_hidden_as_chosen_last(all_of_it)
     choose(it, block="decoder 1")
     it.presenter.show_maps()
     finish(it)
-    assert state(it).map_name == "spatial" and it.maps.outlined and state(it).outlined
-    it.presenter.outline(False)
-    assert not it.maps.outlined and not state(it).outlined
+    assert state(it).map_name == "spatial" and it.scene.outlined and state(it).outlined
+    it.presenter.show_outlines(False)
+    assert not it.scene.outlined and not state(it).outlined
     it.presenter.hide_map()
-    assert state(it).map_name == "" and it.maps.over is None
+    assert state(it).map_name == "" and it.scene.over is None
     it.presenter.show_maps()
-    assert it.maps.over and not it.maps.outlined
+    assert it.scene.over and not it.scene.outlined
 
 
 def test_a_segmentation_that_is_shown_takes_the_map_off(all_of_it):
@@ -667,9 +663,9 @@ def test_a_segmentation_that_is_shown_takes_the_map_off(all_of_it):
     choose(it, block="decoder 1")
     it.presenter.show_maps()
     finish(it)
-    assert it.maps.over
+    assert it.scene.over
     choose(it, se="none")
-    assert none.shown and it.maps.over is None
+    assert none.shown and it.scene.over is None
 
 
 def test_a_map_that_the_user_takes_off_gives_the_fill_back(all_of_it):
@@ -677,10 +673,10 @@ def test_a_map_that_the_user_takes_off_gives_the_fill_back(all_of_it):
     choose(it, block="decoder 1")
     it.presenter.show_maps()
     finish(it)
-    it.maps.hide_maps = hidden.append
+    it.scene.hide_maps = hidden.append
     it.presenter.views_changed()
     assert not hidden
-    it.maps.over = None
+    it.scene.over = None
     it.presenter.views_changed()
     it.presenter.views_changed()
     assert hidden == [it.volume]
@@ -693,9 +689,9 @@ def test_maps_come_with_apply_if_wanted(all_of_it):
     (_, job) = it.run.started[0]
     assert (job.excitation, job.confidence) == ("decoder 2", True)
     finish(it)
-    assert [node.name for node in it.scene.made] == ["T1 scse"] and it.maps.over
+    assert [node.name for node in it.scene.made] == ["T1 scse"] and it.scene.over
     it.presenter.apply()
-    assert len(it.run.started) == 1 and it.maps.over and it.scene.made[0].shown
+    assert len(it.run.started) == 1 and it.scene.over and it.scene.made[0].shown
     choose(it, with_maps=True)
     it.presenter.apply()
     (_, job) = it.run.started[1]
@@ -774,7 +770,7 @@ def test_the_result_can_be_used_once_there_is_one(all_of_it):
     assert state(it).result.enabled and state(it).groups == {"Ventricles": True}
     it.presenter.show_group("Ventricles", False)
     assert state(it).groups == {"Ventricles": False}
-    it.presenter.removed(node)
+    it.presenter.node_removed(node)
     assert not state(it).result.enabled and state(it).groups == {}
 
 
@@ -788,10 +784,10 @@ def test_surfaces_are_made_by_a_run_and_added_with_progress(all_of_it):
     assert state(it).busy and state(it).cancel.enabled and not state(it).in_3d
     it.presenter.on_progress(0.5, "Making surfaces: two")
     assert (state(it).percent, state(it).status) == (50, "Making surfaces: two")
-    it.surroundings.while_settling = lambda: it.changes.append(state(it).busy and state(it).cancel.enabled)
+    it.application.while_processing = lambda: it.changes.append(state(it).busy and state(it).cancel.enabled)
     it.run.running = False
     it.presenter.on_finished(SURFACES)
-    assert it.scene.surfaces == list(SURFACES.items()) and len(it.surroundings.seen) == 3
+    assert it.scene.surfaces == list(SURFACES.items()) and len(it.application.seen) == 3
     assert True in it.changes and state(it).in_3d and not state(it).busy
     it.presenter.show_3d(False)
     assert not state(it).in_3d
@@ -805,10 +801,10 @@ def test_surfaces_can_be_cancelled_or_lose_their_node(all_of_it):
     assert not state(it).in_3d and "Cancelled" in state(it).status
     it.presenter.show_3d(True)
     it.run.running = False
-    it.surroundings.while_settling = it.presenter.cancel
+    it.application.while_processing = it.presenter.cancel
     it.presenter.on_finished(SURFACES)
     assert not it.scene.surfaces and not state(it).in_3d and "Cancelled" in state(it).status
-    it.surroundings.while_settling = lambda: setattr(node, "there", False)
+    it.application.while_processing = lambda: setattr(node, "there", False)
     it.presenter.show_3d(True)
     it.run.running = False
     it.presenter.on_finished(SURFACES)
@@ -822,12 +818,12 @@ def test_surfaces_that_the_run_cannot_make_are_made_here(all_of_it):
     it.run.running = False
     it.presenter.on_failed("No VTK.")
     steps = ["Making surfaces: one", "Making surfaces: two", "Making surfaces: three"]
-    assert it.surroundings.seen == steps and state(it).in_3d and not state(it).busy
+    assert it.application.seen == steps and state(it).in_3d and not state(it).busy
     it.presenter.show_3d(False)
-    it.scene.otherwise, it.surroundings.seen = True, []
-    it.surroundings.while_settling = it.presenter.cancel
+    it.scene.otherwise, it.application.seen = True, []
+    it.application.while_processing = it.presenter.cancel
     it.presenter.show_3d(True)
-    assert it.surroundings.seen == steps[:1] and not state(it).in_3d and "cancelled" in state(it).status
+    assert it.application.seen == steps[:1] and not state(it).in_3d and "cancelled" in state(it).status
 
 
 def test_volumes_are_copied_saved_and_added(all_of_it, tmp_path):
@@ -849,7 +845,7 @@ def test_volumes_are_copied_saved_and_added(all_of_it, tmp_path):
 def test_a_sequence_is_segmented_one_by_one(all_of_it):
     it = all_of_it
     assert not state(it).has_sequence and not state(it).sequence.enabled
-    it.sequences.volumes = Node("first", voxels="1"), Node("second", voxels="2")
+    it.scene.sequence = Node("first", voxels="1"), Node("second", voxels="2")
     assert state(it).has_sequence and state(it).sequence.enabled
     it.presenter.segment_sequence()
     it.presenter.on_progress(0.5, "Halfway")
@@ -859,52 +855,51 @@ def test_a_sequence_is_segmented_one_by_one(all_of_it):
     it.presenter.on_progress(0.5, "Halfway")
     assert (state(it).percent, state(it).status) == (75, "Volume 2 of 2: Halfway")
     finish(it)
-    assert len(it.sequences.added) == 2 and state(it).status == "Created 'sequence' with 2 segmentations."
+    assert len(it.scene.added) == 2 and state(it).status == "Created 'sequence' with 2 segmentations."
     assert not it.scene.made
 
 
 def test_a_sequence_that_is_cancelled_leaves_nothing(all_of_it):
     it = all_of_it
-    it.sequences.volumes = Node("first", voxels="1"), Node("second", voxels="2")
+    it.scene.sequence = Node("first", voxels="1"), Node("second", voxels="2")
     it.presenter.segment_sequence()
     finish(it)
     it.presenter.cancel()
-    assert it.sequences.added is None and "Cancelled" in state(it).status and state(it).sequence.enabled
+    assert it.scene.added is None and "Cancelled" in state(it).status and state(it).sequence.enabled
 
 
 # The self-test -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("wrong, said", [("", "The self-test passed."), ("30 != 31", "The self-test failed: 30 != 31")])
-def test_the_self_test_is_a_run_like_any_other(all_of_it, wrong, said):
+@pytest.mark.parametrize(
+    "wrong, said", [("", "The self-test passed."), ("30, not 31.", "The self-test failed: 30, not")]
+)
+def test_the_self_test_is_a_run_like_any_other(all_of_it, monkeypatch, wrong, said):
     it, sample, checked = all_of_it, Node("sample", voxels="sample"), []
-
-    def check(volume, node):
-        checked.append((volume, node))
-        if wrong:
-            raise AssertionError(wrong)
-
-    it.presenter.self_test(sample, check)
+    monkeypatch.setattr(self_test, "problem", lambda segmentation: checked.append(segmentation) or wrong)
+    it.presenter.self_test(sample)
     assert state(it).busy and state(it).cancel.enabled and it.run.started[0][0] == "image of sample"
     finish(it)
-    assert checked == [(sample, it.scene.made[0])] and state(it).status == said and not state(it).busy
+    assert [each.parameters for each in checked] == [Parameters()] and checked[0].labels
+    assert state(it).status.startswith(said) and not state(it).busy
+    assert "Install the extension again" in state(it).status or not wrong
     assert sample.there and state(it).result_name == "sample scse"
 
 
 def test_a_self_test_that_is_not_finished_leaves_nothing(all_of_it):
     it, sample = all_of_it, Node("sample", voxels="sample")
-    it.surroundings.refusal = "PyTorch was not installed."
-    it.presenter.self_test(sample, None)
+    it.application.refusal = "PyTorch was not installed."
+    it.presenter.self_test(sample)
     assert not sample.there and state(it).status == "PyTorch was not installed."
-    it.surroundings.refusal, sample.there = None, True
-    it.presenter.self_test(sample, None)
+    it.application.refusal, sample.there = None, True
+    it.presenter.self_test(sample)
     it.presenter.cancel()
     assert not sample.there and "Cancelled" in state(it).status
     sample.there = True
-    it.presenter.self_test(sample, None)
+    it.presenter.self_test(sample)
     # It is on its way already.
     it.scene.remove = None
-    it.presenter.removed(sample)
+    it.presenter.node_removed(sample)
     assert not it.run.running and "'sample' was removed" in state(it).status
 
 

@@ -4,6 +4,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from SEBrainSegLib.inference import devices
 from SEBrainSegLib.subprocesses.background import MODULE_FOLDER
 from SEBrainSegLib.subprocesses.device_search import DeviceSearch
@@ -45,6 +47,23 @@ def test_nothing_is_found_where_pytorch_fails_or_the_search_is_ended():
     search.cancel()
     assert Process.made.killed and not found
     search.cancel()
+
+
+@pytest.mark.parametrize("output", [b"", b"\n", b"Hello\n", b"[1]\n", b"null\n", b'{"cuda:0": 1}\n', b"\xff\xfe\n"])
+def test_an_answer_that_is_none_finds_nothing_and_is_logged(output, caplog):
+    found = []
+    DeviceSearch(Process, "python", found.append)
+    Process.made.on_output(output)
+    Process.made.on_end(0)
+    assert not found and "gave no answer" in caplog.text
+
+
+def test_what_a_library_says_at_its_end_does_not_hide_the_answer():
+    found = []
+    DeviceSearch(Process, "python", found.append)
+    Process.made.on_output(b'{"cuda:0": "A100"}\nGood bye from a library\n')
+    Process.made.on_end(0)
+    assert found == [{"cuda:0": "A100"}]
 
 
 def test_the_real_child_names_the_devices_of_this_computer():
