@@ -8,15 +8,14 @@ import pytest
 from SEBrainSegLib import resources
 
 LIBRARY = Path(resources.__file__).resolve().parent
-PANEL = (LIBRARY.parent / "SEBrainSeg.py", *sorted((LIBRARY / "panel").glob("*.py")))
-FILES = (*PANEL, *sorted((LIBRARY / "scene").glob("*.py")), LIBRARY / "subprocesses" / "background.py")
+FILES = (LIBRARY.parent / "SEBrainSeg.py", *sorted(LIBRARY.glob("scene*.py")), LIBRARY / "presenter.py")
 
 
 def calls(tree, name):
     return [each for each in ast.walk(tree) if isinstance(each, ast.Call) and getattr(each.func, "id", "") == name]
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", [*FILES, LIBRARY / "background.py"], ids=lambda path: path.name)
 def test_texts_go_through_the_translation(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for call in calls(tree, "_"):
@@ -27,7 +26,9 @@ def test_texts_go_through_the_translation(path):
         assert texts, f"{path.name}:{error.lineno} is not translated"
 
 
-@pytest.mark.parametrize("path", PANEL, ids=lambda path: path.name)
+@pytest.mark.parametrize(
+    "path", [LIBRARY / "presenter.py", LIBRARY.parent / "SEBrainSeg.py"], ids=lambda path: path.name
+)
 def test_what_is_said_is_no_f_string(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for text in ast.walk(tree):
