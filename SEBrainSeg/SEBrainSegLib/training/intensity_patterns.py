@@ -22,16 +22,16 @@ FEWEST = 200  # voxels of a structure in a scan, or its pattern is noise
 PRIOR = 5.0  # voxels of the mean intensity that every cell starts with
 
 
-def lay_over(heads, scans):
+def add_patterns(heads, scans):
     """Give every label map the patterns that labelled scans have within structures.
 
     Args:
         heads: list of :class:`~.scans.HeadLabels`; changed.
         scans: list of :class:`~.scans.LabelledScan`.
     """
-    measured = measure(scans)
+    measured = measure_patterns(scans)
     for head in heads:
-        head.pattern = lay(measured, head.tissues, head.tissue_ids)
+        head.pattern = pattern_volume(measured, head.tissues, head.tissue_ids)
 
 
 def in_box(positions, mirrored):
@@ -48,7 +48,7 @@ def interior(tissues):
     return sitk.GetArrayFromImage(sitk.GrayscaleErode(image)) == sitk.GetArrayFromImage(sitk.GrayscaleDilate(image))
 
 
-def measure(scans):
+def measure_patterns(scans):
     """Measure the patterns of the structures in labelled scans.
 
     Args:
@@ -86,11 +86,11 @@ def smoothed(sums, counts):
     return (near[0] + 0.05 * far[0] + PRIOR) / (near[1] + 0.05 * far[1] + PRIOR)
 
 
-def lay(patterns, tissues, tissue_ids):
-    """Lay patterns over a label map.
+def pattern_volume(patterns, tissues, tissue_ids):
+    """Return the intensities that patterns give to the voxels of a label map.
 
     Args:
-        patterns: as of :func:`measure`.
+        patterns: as of :func:`measure_patterns`.
         tissues, tissue_ids: as in :class:`~.scans.HeadLabels`.
 
     Returns:

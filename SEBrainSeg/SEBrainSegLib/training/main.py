@@ -169,7 +169,7 @@ def brain_recipe(chosen, training, validation):
     """The recipe that made the bundled networks."""
     scans, held_out = ([LabelledScan(each.pair) for each in facts] for facts in (training, validation))
     heads = head_labels(chosen.label_maps)
-    intensity_patterns.lay_over(heads, scans)
+    intensity_patterns.add_patterns(heads, scans)
     print(f"{len(heads)} label maps of heads: the brain recipe.")
     return BrainRecipe(scans, heads, held_out, chosen.view)
 
