@@ -22,7 +22,6 @@ from SEBrainSegLib.training.queue import Plan, curve_path, read_recipe
 from trained import RECIPES, RESULTS
 
 try:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 except ModuleNotFoundError as error:
     sys.exit(f"{error.name} is missing; install it with: pip install '.[benchmark]'")
@@ -61,35 +60,42 @@ def read_curves(plans: Sequence[Plan], run: Path) -> list[Curve]:
     return curves
 
 
-def draw_seeds(axes: Axes, curves: Sequence[Curve], se: str) -> None:
-    """Draw the curves of one variant: the mean over the seeds at the batches that all have, and each faintly."""
-    look = LOOKS.get(se, OTHER_LOOK)
+def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the batches at which all of some curves were validated, and the mean of their Dice there."""
     shared = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
     means = [np.mean([curve.dice[curve.steps == step][0] for curve in curves]) for step in shared]
-    axes.plot(shared, means, label=Variant(se).label(), markersize=4, linewidth=1.6, **look)
-    for curve in curves if len(curves) > 1 else ():
-        axes.plot(curve.steps, curve.dice, color=look["color"], linewidth=0.6, alpha=0.5)
+    return np.array(shared), np.array(means)
 
 
-def draw(curves: Sequence[Curve], architecture: str, limits: tuple[float, float], path: Path) -> None:
-    """Draw the variants of one architecture.
+def draw(curves: Sequence[Curve], limits: tuple[float, float]) -> Figure:
+    """Draw the variants of one architecture, the mean over seeds and each faintly, and what SE blocks bring.
 
     Args:
         limits: lowest and highest Dice of the picture.
     """
-    figure = Figure(figsize=(7, 4.5), layout="constrained")
-    axes = figure.subplots()
-    own = [curve for curve in curves if curve.plan.architecture == architecture]
-    for se in [se for se in values(Variant) if any(curve.plan.se == se for curve in own)]:
-        draw_seeds(axes, [curve for curve in own if curve.plan.se == se], se)
-    axes.set_title(f"{Architecture(architecture).label()}, {VIEW} slices", fontsize=11)
-    axes.set_xlabel("batches")
-    axes.set_ylabel("mean Dice of the scans held out")
-    axes.set_ylim(*limits)
-    axes.grid(color="#dddddd", linewidth=0.6)
-    axes.set_axisbelow(True)
-    axes.legend(loc="lower right", frameon=False)
-    figure.savefig(path, dpi=200)
+    figure = Figure(figsize=(7, 6.5), layout="constrained")
+    above, below = figure.subplots(2, sharex=True, height_ratios=(3, 2))
+    by_se = {se: [curve for curve in curves if curve.plan.se == se] for se in values(Variant)}
+    means = {se: mean_curve(of_se) for se, of_se in by_se.items() if of_se}
+    for se, (steps, dice) in means.items():
+        look = {"markersize": 4, "linewidth": 1.6, **LOOKS.get(se, OTHER_LOOK)}
+        above.plot(steps, dice, label=Variant(se).label(), **look)
+        for curve in by_se[se] if len(by_se[se]) > 1 else ():
+            above.plot(curve.steps, curve.dice, color=look["color"], linewidth=0.6, alpha=0.5)
+        if se != "none" and "none" in means:
+            shared, ours, theirs = np.intersect1d(steps, means["none"][0], return_indices=True)
+            below.plot(shared, dice[ours] - means["none"][1][theirs], **look)
+    above.set_title(f"{Architecture(curves[0].plan.architecture).label()}, {VIEW} slices", fontsize=11)
+    above.set_ylabel("mean Dice of the scans held out")
+    above.set_ylim(*limits)
+    above.legend(loc="lower right", frameon=False)
+    below.axhline(0, color=LOOKS["none"]["color"], linestyle="--", linewidth=1)
+    below.set_ylabel("difference to no SE blocks")
+    below.set_xlabel("batches")
+    for axes in (above, below):
+        axes.grid(color="#dddddd", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure
 
 
 def write_curves(plans: Sequence[Plan], run: Path, output: Path) -> list[Path]:
@@ -116,7 +122,8 @@ def write_curves(plans: Sequence[Plan], run: Path, output: Path) -> list[Path]:
     pictures = []
     for architecture in dict.fromkeys(curve.plan.architecture for curve in curves):
         pictures.append(output / f"curves-{architecture}.png")
-        draw(curves, architecture, limits, pictures[-1])
+        own = [curve for curve in curves if curve.plan.architecture == architecture]
+        draw(own, limits).savefig(pictures[-1], dpi=200)
     return pictures
 
 

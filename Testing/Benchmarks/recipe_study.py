@@ -9,9 +9,10 @@ Scores what the queue has trained so far:
 Each network is scored with its last weights and, if it has one, with their average; with slices as they are and
 smoothed; FreeSurfer's protocol with and without its two corrections. The scans are the MALC ones held out (manual
 protocol) and those of DATA_DIR/validation; of each every fourth slice, on the grid of the networks and without
-post-processing, so that Dice is to be compared within this table only. Prints the table and leaves it in the
-output folder (recipe_study.md and .csv); every single value goes to the run's folder (recipe_study-values.csv), and what
-is there is not computed again. Needs the extra "benchmark".
+post-processing, so that Dice is to be compared within this table only.
+
+Prints the table and leaves it in the output folder (recipe_study.md and .csv); every single value goes to the run's
+folder (recipe_study-values.csv), and what is there is not computed again. Needs the extra "benchmark".
 """
 
 import csv

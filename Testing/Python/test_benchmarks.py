@@ -664,18 +664,20 @@ def test_curves_are_drawn_and_told_for_each_network(tmp_path, capsys):
     assert {name for name, *_ in told} == {"plain", "plain-seed2", "sd"}
 
 
-def test_the_line_of_a_variant_is_the_mean_over_its_seeds():
-    from matplotlib.figure import Figure
+def test_lines_are_means_over_seeds_and_their_difference_to_no_se_blocks():
+    def curve(se, *dice):
+        plan = SimpleNamespace(architecture="unet", se=se)
+        return curves.Curve(plan, np.array([50.0, 100.0, 150.0])[: len(dice)], np.array(dice))
 
-    def curve(seed, *dice):
-        return curves.Curve(SimpleNamespace(seed=seed), np.array([50.0, 100.0, 150.0])[: len(dice)], np.array(dice))
-
-    axes = Figure().subplots()
     # One seed is behind: the mean ends where it does.
-    curves.draw_seeds(axes, [curve(1, 0.5, 0.7), curve(2, 0.6, 0.9, 0.95)], "scse")
-    line = axes.get_lines()[0]
-    assert line.get_label() == "scSE" and list(line.get_xdata()) == [50, 100]
-    np.testing.assert_allclose(line.get_ydata(), [0.55, 0.8])
+    figure = curves.draw([curve("scse", 0.5, 0.7), curve("scse", 0.6, 0.9, 0.95), curve("none", 0.4, 0.6, 0.7)], (0, 1))
+    above, below = figure.axes
+    lines = {line.get_label(): line for line in above.get_lines()}
+    assert list(lines["scSE"].get_xdata()) == [50, 100]
+    np.testing.assert_allclose(lines["scSE"].get_ydata(), [0.55, 0.8])
+    (difference,) = [line for line in below.get_lines() if line.get_marker() != "None"]
+    assert list(difference.get_xdata()) == [50, 100]
+    np.testing.assert_allclose(difference.get_ydata(), [0.15, 0.2])
 
 
 def test_the_comparison_counts_further_seeds(run, folder, tmp_path, monkeypatch):
