@@ -6,7 +6,7 @@ The presenter is told the choices and what becomes of the run; :meth:`Presenter.
 import csv
 import io
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..analysis.volume_table import texts
 from ..choices.job import Job, excitation_blocks
@@ -224,10 +224,10 @@ class Presenter:
         self.scene, self.results, self.maps, self.sequences = scene, results, maps, sequences
         self.surroundings = surroundings
         self.facts_of, self.rows_of, self.changed = facts, rows, changed
-        self.run = None
-        self.choices = None
-        self.devices = None
-        self.task = None
+        self.run: Any = None
+        self.choices: Any = None
+        self.devices: Any = None
+        self.task: Any = None
         # What was refused because its result is unlikely to be right.
         self.refused = None
         # Busy, but not with a run: starting one, or at work in this process, which cancel() asks to stop.
@@ -235,7 +235,8 @@ class Presenter:
         self.outcome = self.message = ""
         self.fraction = 0.0
         self.result = self.comparison = self.table = None
-        self.opened, self.map_seen = (), ""
+        self.opened: tuple = ()
+        self.map_seen = ""
 
     # What is chosen ---------------------------------------------------------------------------------------------------
 
@@ -849,7 +850,7 @@ class Presenter:
         if visible and request is None:
             # Slicer is to make them otherwise than the child process can.
             self.make_surfaces(node)
-        elif visible and request[0]:
+        elif request and request[0]:
             self.task = Task(node, Job(()), self.finish_surfaces)
             self.fraction, self.message, self.outcome = 0.0, _("Making surfaces..."), ""
             try:
