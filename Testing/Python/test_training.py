@@ -323,7 +323,7 @@ def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
     left, right = (torch.tensor([class_of_label()[label] for label in ids]) for ids in (LEFT_IDS, RIGHT_IDS))
     brighter = []
     for step in range(60):
-        image, classes, protocol = recipe.draw(np.random.default_rng(step), (40, 40), True)
+        image, classes, protocol = recipe.sample(np.random.default_rng(step), (40, 40), True)
         on_left, on_right = torch.isin(classes, left), torch.isin(classes, right)
         if min(on_left.sum(), on_right.sum()) < 60:
             continue

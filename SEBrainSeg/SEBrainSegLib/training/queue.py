@@ -251,11 +251,17 @@ def train(plan: Plan, material: Material, run: Path, device: torch.device, threa
     write_model(model_path(run, plan), network, configuration, plan.view, protocols, table)
 
 
+def _end_with(parent: multiprocessing.process.BaseProcess) -> None:
+    """End this process as soon as the one that started it is gone."""
+    parent.join()
+    os._exit(1)
+
+
 def _train_in_process(plan: Plan, material: Material, run: Path, device: torch.device, workers: int) -> None:
     """Train in a process of its own, which dies with its parent and leaves what went wrong in the training's log."""
     parent = multiprocessing.parent_process()
     if parent is not None:
-        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+        threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     try:
         train(plan, material, run, device, 1, workers)
     except KeyboardInterrupt:
