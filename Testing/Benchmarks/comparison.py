@@ -1,11 +1,12 @@
 """The paper's comparison on labelled scans: each network without SE blocks, with cSE, sSE and scSE.
 
-    python Testing/Benchmarks/comparison.py FOLDER [FOLDER ...] [--protocol freesurfer|manual] [-o DIR]
+    python Testing/Benchmarks/comparison.py FOLDER [FOLDER ...] [--protocol freesurfer|manual] [--seeds DIR] [-o DIR]
 
 A FOLDER holds pairs NAME_t1.nii.gz and NAME_structures.nii.gz (FreeSurfer ids; 255 is left out of the scores). Prints
 the tables and leaves them in DIR (comparison.md), with a plot (comparison.png) and every single value (values.csv).
 What values.csv holds already is not computed again unless the model file or the scan has changed; delete it after a
-change of the code. Needs the extra "benchmark".
+change of the code. With --seeds, networks that were trained like the bundled ones but for their seed (NAME-seedN.pt in
+DIR, as the queue makes them of recipes/noise.json) count as much as these. Needs the extra "benchmark".
 """
 
 import argparse
@@ -26,6 +27,7 @@ from SEBrainSegLib.files.results import check_writable
 from SEBrainSegLib.inference.geometry import check
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import parameters
+from trained import scores_of
 
 try:
     from matplotlib.figure import Figure
@@ -47,9 +49,12 @@ Scans: {names} ({scans}); {views} slices, {protocol} protocol.
 - Voxels that the labels leave open (255) count in neither.
 - Time: one forward pass of a slice of {side} x {side} pixels, by the clock and summed over the CPU's cores ({threads}
   threads); the median of {rounds} rounds in which the networks take turns.
-- Difference: of mean Dice to the same network without SE blocks. p: two-sided Wilcoxon signed-rank test over n pairs of
-  Dice, one for each scan and structure. The structures of one scan are not independent of each other, so the evidence
-  is weaker than p says.
+- Seeds: how many networks were trained alike but for their seed. All measures are means over them; ± seeds is the
+  standard deviation of their mean Dice. Networks whose difference is within it do not differ.
+- Difference: of mean Dice to the same network without SE blocks. p: two-sided Wilcoxon signed-rank test of that
+  difference, once over the scans (pairs of each scan's mean over the structures) and once over the structures (pairs of
+  each structure's mean over the scans). n scans cannot bring p below 2 / 2^n. The structures of the same scans are not
+  independent of each other, so the evidence is weaker than their p says.
 """
 
 
@@ -137,8 +142,21 @@ def score_scan(scan, networks, checksums, kept):
     return found
 
 
+def score_seeds(scan, network, folder, kept):
+    """Return the scores of a scan by the networks of other seeds, a list.
+
+    Args:
+        network: :class:`~SEBrainSegLib.choices.parameters.Parameters`.
+        folder: holds their model files; ``None``: there are none.
+        kept: the :class:`~scores.Values`.
+    """
+    name = f"{network.architecture}-{network.se}-{network.view}"
+    paths = sorted(folder.glob(f"{name}-seed*.pt")) if folder else []
+    return [scores_of(path, [scan], network.protocol, kept)[0] for path in paths]
+
+
 def paired_test(dice, reference):
-    """Return p of the two-sided Wilcoxon signed-rank test and the number of pairs; both Dice must be numbers."""
+    """Return p of the two-sided Wilcoxon signed-rank test over pairs, and their number; both must be numbers."""
     differences = dice - reference
     differences = differences[~np.isnan(differences)]
     # The test drops differences of 0 and has nothing to say without any other.
@@ -151,40 +169,58 @@ def network_rows(networks, found, cost):
 
     Args:
         networks: list of :class:`~SEBrainSegLib.choices.parameters.Parameters`.
-        found: ``{network: scores}``, the scores of shape ``(scans, structures, 2)``.
+        found: ``{network: scores}``, the scores of shape ``(seeds, scans, structures, 2)``.
         cost: ``{network: Cost}``.
     """
     rows = [
         ["network", "SE", "Dice", "HD95 (mm)", "missed", "parameters", "increase", "s / slice", "CPU s / slice"]
-        + ["difference", "p", "n"]
+        + ["seeds", "± seeds", "difference", "p (scans)", "n", "p (structures)", "n"]
     ]
     for network in networks:
-        dice, distance = np.moveaxis(found[network.name], 2, 0)
+        of_seeds = found[network.name]
+        dice, distance = np.moveaxis(over_seeds(of_seeds), 2, 0)
         plain = replace(network, se="none").name
-        increase = difference = p = pairs = "–"
+        increase, against = "–", ["–"] * 5
         if plain in found and plain != network.name:
-            plain_dice = found[plain][..., 0]
             increase = f"{100 * (cost[network.name].parameters / cost[plain].parameters - 1):+.2f} %"
-            difference = f"{scan_means(dice).mean() - scan_means(plain_dice).mean():+.4f}"
-            p, pairs = paired_test(dice, plain_dice)
-            p = f"{p:.2g}"
+            against = compared(dice, over_seeds(found[plain])[..., 0])
+        missed = np.sum(~np.isnan(of_seeds[..., 0]) & np.isnan(of_seeds[..., 1])) / len(of_seeds)
+        of_each = [scan_means(each[..., 0]).mean() for each in of_seeds]
         rows.append(
             [
                 Architecture(network.architecture).label(),
                 Variant(network.se).label(),
                 spread(scan_means(dice), 3),
                 spread(scan_means(distance), 2),
-                str(np.sum(~np.isnan(dice) & np.isnan(distance))),
+                f"{missed:.3g}",
                 f"{cost[network.name].parameters:,}",
                 increase,
                 f"{cost[network.name].seconds:.3f}",
                 f"{cost[network.name].cpu_seconds:.3f}",
-                difference,
-                p,
-                str(pairs),
+                str(len(of_seeds)),
+                f"{np.std(of_each, ddof=1):.4f}" if len(of_each) > 1 else "–",
+                *against,
             ]
         )
     return rows
+
+
+def compared(dice, reference):
+    """Return the cells that tell how Dice ``(scans, structures)`` differ from others: difference, p and n twice."""
+    # A structure that one of both has no number for is compared in neither.
+    unknown = np.isnan(dice) | np.isnan(reference)
+    pairs = [np.where(unknown, np.nan, each) for each in (dice, reference)]
+    cells = [f"{np.diff([scan_means(each).mean() for each in (reference, dice)])[0]:+.4f}"]
+    for means in ([scan_means(each) for each in pairs], [scan_means(each.T) for each in pairs]):
+        p, count = paired_test(*means)
+        cells += [f"{p:.2g}", str(count)]
+    return cells
+
+
+def over_seeds(values):
+    """Mean of values ``(seeds, scans, structures, 2)`` over the seeds that have a number there."""
+    counts = np.sum(~np.isnan(values), axis=0)
+    return np.where(counts > 0, np.nansum(values, axis=0) / np.maximum(counts, 1), np.nan)
 
 
 def scan_means(values):
@@ -197,7 +233,7 @@ def structure_rows(networks, found):
     header = [f"{Architecture(network.architecture).label()} {Variant(network.se).label()}" for network in networks]
     rows = [["structure", *header]]
     for index, structure in enumerate(structures()):
-        means = [mean(found[network.name][:, index, 0]) for network in networks]
+        means = [mean(over_seeds(found[network.name])[:, index, 0]) for network in networks]
         rows.append([structure.name, *("–" if np.isnan(value) else f"{value:.3f}" for value in means)])
     return rows
 
@@ -206,7 +242,7 @@ def plot(networks, found, path):
     """Draw the Dice of every structure without SE blocks against scSE, one panel a network; false if none has both."""
     by_architecture = {}
     for network in networks:
-        by_architecture.setdefault(network.architecture, {})[network.se] = found[network.name][..., 0]
+        by_architecture.setdefault(network.architecture, {})[network.se] = over_seeds(found[network.name])[..., 0]
     panels = [(name, by_se) for name, by_se in by_architecture.items() if {"none", "scse"} <= set(by_se)]
     if not panels:
         return False
@@ -261,8 +297,13 @@ def compare(chosen):
     checksums = {name: checksum for name, (_, checksum) in loaded.items()}
     # Each is loaded again for a scan; twelve and one scan need not share the memory.
     del loaded
-    by_scan = [score_scan(scan, networks, checksums, kept) for scan in scans]
-    found = {network.name: np.stack([of_scan[network.name] for of_scan in by_scan]) for network in networks}
+    by_scan = []
+    for scan in scans:
+        bundled_scores = score_scan(scan, networks, checksums, kept)
+        by_scan.append(
+            {each.name: [bundled_scores[each.name], *score_seeds(scan, each, chosen.seeds, kept)] for each in networks}
+        )
+    found = {network.name: np.stack([of_scan[network.name] for of_scan in by_scan], axis=1) for network in networks}
     explanation = EXPLANATION.format(
         scans=len(scans),
         names=", ".join(scan.name for scan in scans),
@@ -296,6 +337,7 @@ def main(argv=None):
     parser.add_argument("--view", default="coronal", choices=values(View))
     parser.add_argument("--protocol", default="freesurfer", choices=values(Protocol), help="that of the labels")
     parser.add_argument("--names", nargs="+", help="only these scans")
+    parser.add_argument("--seeds", type=Path, metavar="DIR", help="folder of NAME-seedN.pt, networks of other seeds")
     parser.add_argument("-o", "--output", type=Path, default=Path("comparison"), metavar="DIR")
     try:
         compare(parser.parse_args(argv))

@@ -1,88 +1,83 @@
-"""Every MALC scan, scored by a U-Net with scSE that never saw it: cross-validation.
+"""Every MALC scan, scored by a network that never saw it: cross-validation.
 
-    python Testing/Benchmarks/crossvalidation.py DATA_DIR --steps N --minutes M --run DIR [--folds 5]
+    python Testing/Benchmarks/crossvalidation.py DATA_DIR --run DIR [--recipe recipes/crossvalidation.json] [-o DIR]
 
-The scans of DATA_DIR/malc are dealt out to the folds. For each fold a network is trained from scratch, N batches of
-coronal slices of all other scans and of the label maps in DATA_DIR/labelmaps; then it labels the fold's scans, which
-chose nothing of it. Prints the table and leaves it in DIR/steps-N (crossvalidation.md), with every single value
-(values.csv). A trained network stays there; the command goes on where it ended. Needs the extra "benchmark".
+Scores what the queue has trained so far; each network on the scans that its training held out, which chose nothing of
+it:
+
+    python -m SEBrainSegLib.training.queue Testing/Benchmarks/recipes/crossvalidation.json DATA_DIR --run DIR
+
+Prints the table and leaves it in the output folder (crossvalidation.md); every single value goes to the run's folder.
+Needs the extra "benchmark".
 """
 
 import sys
+from collections.abc import Sequence
+from typing import Optional
 
 from scores import Values, find_scans, mean, spread, table
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import structures
-from trainings import Training, parser, run, scores_of
+from SEBrainSegLib.files.results import check_writable
+from SEBrainSegLib.training.queue import Plan, is_done, model_path, read_recipe
+from trained import nothing_refused, recipe_parser, scores_of
 
 # The paper's 27 structures are ours less these: inferior lateral ventricles and accumbens areas.
 NOT_IN_PAPER = (5, 44, 26, 58)
 
 EXPLANATION = """\
-U-Net with scSE, coronal slices: {folds} networks, each trained from scratch for {steps} batches without the scans that
-it is scored on (manual labels); ± standard deviation over the scans. HD95: 95th-percentile Hausdorff distance.
+{trained} of {all} networks, each trained from scratch for {steps} batches without the scans that it is scored on
+(manual labels); ± standard deviation over the scans. HD95: 95th-percentile Hausdorff distance.
 """
 
 
-def folds_of(scans, count):
-    """Deal scans out to ``count`` folds, one after the other."""
-    return [scans[number::count] for number in range(count)]
-
-
-def trainings(data, folder, count):
-    """Return the :class:`~trainings.Training` of every fold, each with the scans that it is to be scored on.
+def write_table(plans: Sequence[Plan], chosen) -> None:
+    """Score what is trained, print the table and write it.
 
     Raises:
-        SEBrainSegError: there are no scans, or more folds than scans.
+        SEBrainSegError: nothing is trained yet, or a scan was held out by two trainings or by none.
     """
-    scans = find_scans([data / "malc"])
-    if count > len(scans):
-        raise SEBrainSegError(f"{count} folds are more than the {len(scans)} scans; choose fewer with --folds.")
-    return [
-        (
-            Training(folder / f"fold-{number}.pt", {"se": "scse"}, [each.name for each in scans if each not in fold]),
-            fold,
+    held_out = [name for plan in plans for name in plan.held_out]
+    twice = sorted({name for name in held_out if held_out.count(name) > 1})
+    if twice:
+        raise SEBrainSegError(
+            f"Two trainings of {chosen.recipe} held out the scan {twice[0]}; it is to be scored once."
         )
-        for number, fold in enumerate(folds_of(scans, count), start=1)
-    ]
-
-
-def write_table(folder, steps, folds):
-    """Score what is trained, print the table and write it."""
-    kept, rows = Values(folder / "values.csv"), []
+    scans = {scan.name: scan for scan in find_scans([chosen.data / "malc"], held_out)}
+    trained = [plan for plan in plans if is_done(chosen.run, plan)]
+    if not trained:
+        raise SEBrainSegError(f"{chosen.run} has no network of {chosen.recipe} yet; train them with the queue.")
+    check_writable(chosen.output)
+    kept, rows = Values(chosen.run / "crossvalidation-values.csv"), []
     in_paper = [each.label not in NOT_IN_PAPER for each in structures()]
-    for number, (training, scans) in enumerate(folds, start=1):
-        if training.path.exists():
-            found, _ = scores_of(training.path, scans, "manual", kept)
-            rows += [
-                (scan.name, number, mean(values[:, 0]), mean(values[in_paper, 0]), mean(values[:, 1]))
-                for scan, values in zip(scans, found)
-            ]
+    for plan in trained:
+        of_fold = [scans[name] for name in plan.held_out]
+        found = scores_of(model_path(chosen.run, plan), of_fold, "manual", kept)
+        for scan, values in zip(of_fold, found):
+            dice, paper = mean(values[:, 0]), mean(values[in_paper, 0])
+            rows.append((scan.name, plan.name, dice, paper, mean(values[:, 1])))
     rows.sort()
-    text = EXPLANATION.format(folds=len(folds), steps=steps)
-    lines = [[name, str(fold), f"{dice:.3f}", f"{paper:.3f}", f"{far:.2f}"] for name, fold, dice, paper, far in rows]
-    if rows:
-        _, _, *columns = zip(*rows)
-        lines.append([f"all {len(rows)}", "–", *(spread(values, digits) for values, digits in zip(columns, (3, 3, 2)))])
-    header = ["scan", "fold", f"Dice, {len(in_paper)} structures", f"Dice, the paper's {sum(in_paper)}", "HD95 (mm)"]
+    steps = " or ".join(sorted({f"{plan.steps:,}" for plan in plans}))
+    text = EXPLANATION.format(trained=len(trained), all=len(plans), steps=steps)
+    lines = [[name, fold, f"{dice:.3f}", f"{paper:.3f}", f"{far:.2f}"] for name, fold, dice, paper, far in rows]
+    _, _, *columns = zip(*rows)
+    lines.append([f"all {len(rows)}", "–", *(spread(values, digits) for values, digits in zip(columns, (3, 3, 2)))])
+    header = ["scan", "network", f"Dice, {len(in_paper)} structures", f"Dice, the paper's {sum(in_paper)}", "HD95 (mm)"]
     text += "\n" + table(header, lines) + "\n"
-    (folder / "crossvalidation.md").write_text(text, encoding="utf-8")
+    (chosen.output / "crossvalidation.md").write_text(text, encoding="utf-8")
     print(text)
 
 
-def main(argv=None):
-    """Run the benchmark; returns the exit status (0 done, 2 bad input, 3 out of time)."""
-    arguments = parser(__doc__)
-    arguments.add_argument("--folds", type=int, default=5, help="networks to train, 2 or more (default 5)")
-    chosen = arguments.parse_args(argv)
-    if chosen.folds < 2:
-        arguments.error("--folds takes a number of at least 2.")
-
-    def prepare(folder):
-        folds = trainings(chosen.data, folder, chosen.folds)
-        return [training for training, _ in folds], lambda: write_table(folder, chosen.steps, folds)
-
-    return run(chosen, prepare)
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run the benchmark; returns the exit status (0 done, 2 bad input)."""
+    chosen = recipe_parser(__doc__, "crossvalidation.json").parse_args(argv)
+    try:
+        with nothing_refused():
+            write_table(read_recipe(chosen.recipe), chosen)
+    except SEBrainSegError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -98,8 +98,8 @@ def compare(segmentations, progress=None):
     for start in range(0, len(commonest), step):
         slab = slice(start, start + step)
         disputed = np.zeros(commonest[slab].shape, bool)
-        for other in arrays[1:]:
-            disputed |= other[slab] != arrays[0][slab]
+        for array in arrays[1:]:
+            disputed |= array[slab] != arrays[0][slab]
         agreed = np.bincount(commonest[slab][~disputed], minlength=size)[:size]
         given = [array[slab][disputed] for array in arrays]
         counts += agreed + [np.bincount(one, minlength=size)[:size] for one in given]

@@ -62,7 +62,7 @@ def ranges():
     return {
         (row["protocol"], int(row["label"])): Range(
             int(row["scans"]),
-            *(float(row[name]) if row[name] else None for name in names),
+            *(float(row[name]) if row[name] else None for name in names),  # type: ignore[arg-type,call-arg]
             tuple(float(row[name]) for name in ("superior_mm", "anterior_mm", "right_mm") if row[name]),
         )
         for row in rows

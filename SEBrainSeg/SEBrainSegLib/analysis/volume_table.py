@@ -29,7 +29,8 @@ def rows(segmentation):
     without sides; the asymmetry is the difference of left and right in percent of their mean. What is not known or
     makes no sense is ``""``. A result that is unlikely to be right begins with a row :data:`WHOLE` that says why.
     """
-    notes, pairs = remarks(segmentation), {}
+    notes = remarks(segmentation)
+    pairs: dict[str, dict[str, int]] = {}
     for structure in segmentation.structures:
         pairs.setdefault(structure.unsided_name, {})[structure.side] = structure.label
     found = [row(name, sides, segmentation, notes) for name, sides in pairs.items()]

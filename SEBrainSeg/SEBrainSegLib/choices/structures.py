@@ -212,7 +212,7 @@ def selected(text, table=None):
     table = structures() if table is None else table
     wanted = [" ".join(words(each)).lower() for each in text.split(",")]
     wanted = [each for each in wanted if each]
-    names = {}
+    names: dict[str, tuple[str, list]] = {}
     for structure in table:
         of_structure = (structure.name, structure.unsided_name, structure.group, str(structure.label))
         for name in filter(None, (" ".join(words(each)) for each in of_structure)):

@@ -87,7 +87,8 @@ def segment_scan(scan, work, progress=None, noted=None, read=read):
 
 def attempt(scan, work, progress=None, read=read):
     """Segment one scan, whatever happens, as :func:`segment_scan`; returns an :class:`Outcome`."""
-    began, reason, details, noted = time.monotonic(), "", "", []
+    began, reason, details = time.monotonic(), "", ""
+    noted: list[str] = []
     try:
         segment_scan(scan, work, progress, noted.extend, read)
     except UnlikelyError as error:
@@ -147,7 +148,7 @@ class Batch:
         self.count, self.finished, self.segmented, self.failed = len(scans), 0, 0, 0
         self.began, self.rows, self.trouble = time.monotonic(), [], ""
         # Scans whose results would have the same names; the first that can be segmented gets them.
-        self.rivals = {}
+        self.rivals: dict[object, deque] = {}
         for scan in scans:
             self.rivals.setdefault(scan.table, deque()).append(scan)
 
@@ -170,7 +171,7 @@ class Batch:
     def pending(self):
         """Return the scans that are left to do; tells about the others."""
         earlier = read_rows(self.summary) if self.summary else {}
-        left = deque()
+        left: deque = deque()
         for rivals in self.rivals.values():
             try:
                 done = self.summary and not self.again and rivals[0].is_done(self.work.parameters)

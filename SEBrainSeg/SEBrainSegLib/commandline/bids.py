@@ -191,7 +191,7 @@ def left_out(reasons):
     """Return a sentence about images that are left out, ``""`` if there are none; ``reasons`` are by name."""
     if not reasons:
         return ""
-    names = {}
+    names: dict[str, list[str]] = {}
     for name, reason in reasons.items():
         names.setdefault(reason, []).append(name)
     texts = [f"{each[0]}{f' and {len(each) - 1} more' if each[1:] else ''} ({why})" for why, each in names.items()]

@@ -35,7 +35,7 @@ def on_cluster(scans, work, address):
     if work.parameters.model:
         path = user_models.path_of(work.parameters.model).resolve()
         work = replace(work, parameters=replace(work.parameters, model=str(path)))
-    running = {}
+    running: dict[object, tuple] = {}
     with client:
         done = as_completed(loop=client.loop)
         try:

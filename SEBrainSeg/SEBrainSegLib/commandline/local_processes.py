@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import contextmanager
 from multiprocessing import connection
+from typing import Any
 
 from ..errors import SEBrainSegError
 from ..files.reading import MGH_ENDINGS, read
@@ -31,7 +32,8 @@ def in_processes(scans, work, jobs):
         jobs: how many processes there are; threads are shared out among them.
     """
     jobs = min(jobs, len(scans))
-    workers, tries = [], {}
+    workers: list[Worker] = []
+    tries: dict[object, int] = {}
     try:
         while True:
             for worker in [worker for worker in workers if worker.scan is None]:
@@ -85,7 +87,8 @@ class Worker:
         with interrupts_held_back():
             self.process.start()
         theirs.close()
-        self.scan, self.began = None, 0.0
+        self.scan: Any = None
+        self.began = 0.0
 
     @property
     def seconds(self):
@@ -117,7 +120,7 @@ class Worker:
             self.process.kill()
             self.process.join()
         code = self.process.exitcode
-        return f"signal {-code}" if code < 0 else f"exit status {code}"
+        return f"signal {-code}" if code is not None and code < 0 else f"exit status {code}"
 
 
 class Reader:
@@ -128,7 +131,8 @@ class Reader:
     """
 
     def __init__(self):
-        self.process = self.connection = None
+        self.process: Any = None
+        self.connection: Any = None
 
     def read(self, path, orientation="", series=""):
         """Read as :func:`.reading.read`; a crash is a :class:`SEBrainSegError`, too."""
@@ -213,7 +217,9 @@ def serve(theirs, work, jobs):
 
 def end_with_parent():
     """End this process as soon as the one that started it is gone."""
-    multiprocessing.parent_process().join()
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
     os._exit(1)
 
 

@@ -166,7 +166,8 @@ class ProgressLine:
             self.stream.write(f"\r\x1b[K{self.name} [{bar}] {fraction:4.0%} {message}")
             self.stream.flush()
         elif is_new:
-            self.pulse.beat()
+            if self.pulse is not None:
+                self.pulse.beat()
             self.tell()
 
     def tell(self):

@@ -98,7 +98,7 @@ def volumes_of(folder, series):
     # A file that was copied is there once.
     slices = list({each.tags.get(INSTANCE, each.path): each for each in map(slice_at, files)}.values())
     about = [slices[0].tags.get(DESCRIPTION, "")]
-    by_axes = {}
+    by_axes: dict[tuple, list] = {}
     for each in slices:
         by_axes.setdefault(tuple(np.round(each.axes, 3)), []).append(each)
     groups = [
@@ -123,7 +123,7 @@ def told_apart(slices, folder):
     varying = [key for key in PARTS if len({each.tags.get(key) for each in slices}) > 1]
     for count in range(1, len(varying) + 1):
         for keys in combinations(varying, count):
-            groups = {}
+            groups: dict[tuple, list] = {}
             for each in slices:
                 groups.setdefault(tuple(each.tags.get(key, "?") for key in keys), []).append(each)
             alone = all(len({each.position for each in group}) == len(group) for group in groups.values())

@@ -58,7 +58,7 @@ def brain_box(model, array, device, batch_done, sureness=None):
         batch_done()
     if (low >= high).any():
         return tuple(slice(0, side) for side in array.shape)
-    box = []
+    box: list[slice] = []
     for start, stop, side in zip(low, high, slices.shape):
         start, stop = max(0, start), min(stop, side)
         if box:

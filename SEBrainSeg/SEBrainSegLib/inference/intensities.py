@@ -59,7 +59,7 @@ def without_fill(image):
         limits = limits_of_content(sitk.GetArrayViewFromImage(image))
         if limits is None:
             break
-        image = sitk.Threshold(image, *limits, 0.0)
+        image = sitk.Threshold(image, limits[0], limits[1], 0.0)
     return image
 
 

@@ -118,10 +118,14 @@ NEAR = 3  # such voxels around the place of a structure
 CUT, SAME = 0.05, 0.75
 
 
-LARGE = ("Cerebral White Matter", "Cerebral Cortex", "Cerebellar Cortex", "Cerebellar White Matter", "Thalamus")
-
-
-LARGE = (*LARGE, "Brain Stem")
+LARGE = (
+    "Cerebral White Matter",
+    "Cerebral Cortex",
+    "Cerebellar Cortex",
+    "Cerebellar White Matter",
+    "Thalamus",
+    "Brain Stem",
+)
 
 
 CHECK = "check that it is T1-weighted and that its header does not turn the head upside down, backwards or on its side"
@@ -230,7 +234,7 @@ def why_misplaced(places: dict[int, np.ndarray], volumes: dict[int, float]) -> s
     for names, others, (up, ahead) in PLACES:
         here, there = (middle(places, volumes, labels_named(*each)) for each in (names, others))
         if here is not None and there is not None and off(here - there, (up, ahead, 0)):
-            return misplaced(names[0], others[0], *(here - there)[:2], up, ahead)
+            return misplaced(names[0], others[0], float(here[0] - there[0]), float(here[1] - there[1]), up, ahead)
     # Of the half of a head, what is said of the other side is a rim of nothing that counts.
     pairs = [
         (left, right)
@@ -254,7 +258,7 @@ def alike(ml: float, other: float) -> bool:
 def off(found: np.ndarray, expected: tuple[float, float, float]) -> bool:
     """Whether two directions differ by far."""
     length = np.linalg.norm(found) * np.linalg.norm(expected)
-    return float(np.dot(found, expected)) < LEAST_COSINE * length
+    return bool(np.dot(found, expected) < LEAST_COSINE * length)
 
 
 def misplaced(name: str, other: str, up: float, ahead: float, expected_up: float, expected_ahead: float) -> str:
@@ -313,7 +317,7 @@ def why_missing(places: dict[int, np.ndarray], tissue: np.ndarray, volumes: dict
     for structure in structures():
         if structure.side:
             ml[structure.side] += volumes[structure.label]
-    smaller = min(ml, key=ml.get)
+    smaller = min(ml, key=lambda side: ml[side])
     sided = [each.label for each in structures() if each.unsided_name.startswith("Cerebral") and each.side == smaller]
     if min(ml.values()) < SMALLER_HEMISPHERE * max(ml.values()) and any(
         label in expected and is_shown(label) for label in sided

@@ -95,7 +95,8 @@ def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
     image = plain(image)
-    choices, prepared, found = job.checked().choices, {}, []
+    prepared: dict[object, tuple] = {}
+    choices, found = job.checked().choices, []
     for number, parameters in enumerate(choices):
 
         def step(fraction, message, number=number, title=parameters.title):

@@ -86,7 +86,7 @@ def logits_of_slices(network, slices, device, smoothing=(), numbers=None):
         numbers: of the slices to compute; ``None``: all. ``first`` counts among them.
     """
     slices = slices.to(device)
-    last_slice, rows, columns = len(slices) - 1, *slices.shape[1:]
+    last_slice, (rows, columns) = len(slices) - 1, slices.shape[1:]
     reach = network.slices // 2
     neighbours = torch.arange(-reach, reach + 1, device=device)
     numbers = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
@@ -148,7 +148,7 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
         if recorder is not None:
             recorder.take(first, padded(slices.shape[1:]))
         found[first:last] = logits.argmax(dim=1)
-        if confidence:
+        if sure is not None:
             # The largest softmax probability, without the others.
             logits = logits.float()
             sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from ..errors import SEBrainSegError
 from ..lazy import sitk
@@ -58,7 +58,8 @@ class BackgroundSegmentation:
     def __init__(self, factory, python, progress, finished, failed, cancelled):
         self.factory, self.python = factory, python
         self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
-        self.process = None
+        self.process: Any = None
+        self.answer: Any = None
 
     @property
     def running(self):

@@ -8,7 +8,7 @@ It tells how it goes as :mod:`.worker` does. The filters and their settings are 
 import json
 import sys
 from dataclasses import dataclass
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -90,7 +90,7 @@ def surface_of(labels, label, matrix, settings) -> Optional[Surface]:
     image = vtkImageData()
     image.SetDimensions(*voxels.shape[::-1])
     image.GetPointData().SetScalars(numpy_to_vtk(voxels.ravel(), deep=True))
-    filters = [vtkDiscreteFlyingEdges3D()]
+    filters: list[Any] = [vtkDiscreteFlyingEdges3D()]
     filters[0].SetInputData(image)
     filters[0].ComputeGradientsOff()
     filters[0].ComputeNormalsOff()
@@ -181,7 +181,7 @@ def read(folder, names):
     Raises:
         OSError, ValueError, KeyError: a file cannot be read.
     """
-    found = {}
+    found: dict[str, Optional[Surface]] = {}
     for number, name in enumerate(names):
         found[name] = None
         if path_of(folder, number).exists():

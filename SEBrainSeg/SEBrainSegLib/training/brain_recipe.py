@@ -1,5 +1,9 @@
-"""What is drawn into a batch of the bundled networks and validated with."""
+"""What the bundled networks are trained on: real heads and heads synthesised from label maps."""
 
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
+
+import numpy as np
 import torch
 
 from ..choices.structures import structures
@@ -8,7 +12,9 @@ from ..inference.geometry import BRAIN_SPACING, VIEWS
 from ..inference.slices import slices_of
 from ..networks.bundled import PROTOCOLS
 from ..networks.classes import mirrored_classes, unsided_classes
+from .batches import Sample, ValidationSlices
 from .deformation import linear, nearest, slice_positions
+from .scans import HeadLabels, LabelledScan
 from .synthesis import paint_skull, scanner_effects, synthesise
 
 # Of brains, in mm: rows and columns, slices a batch. Central crops hold the deep structures and cost a third of a full
@@ -32,9 +38,15 @@ NARROWEST = 3.0  # mm that the walls of ventricles move inwards at most
 MANUAL, FREESURFER = 0, 1
 
 
-def counts_of(scans, classes):
-    """Return the voxels of every class in scans; the ignored ones count nowhere."""
-    return sum(torch.bincount(scan.classes.flatten(), minlength=classes)[:classes] for scan in scans).numpy()
+def count_classes(scans: Sequence[Any], classes: int) -> np.ndarray:
+    """Return the voxels of every class in scans; the ignored ones count nowhere.
+
+    Args:
+        scans: list of :class:`~.scans.LabelledScan` or :class:`~.general_recipe.LabelledImage`.
+        classes: how many there are, background included.
+    """
+    counts = [torch.bincount(scan.classes.flatten(), minlength=classes)[:classes] for scan in scans]
+    return torch.stack(counts).sum(dim=0).numpy()
 
 
 class BrainRecipe:
@@ -42,8 +54,7 @@ class BrainRecipe:
 
     Half of the slices follow the manual protocol: three of four are cut from its scans, the others synthesised from
     their labels. Half follow FreeSurfer's: a share is cut from its scans, if there are any, the others are synthesised
-    from label maps. Half of the stripped brains get a
-    painted skull.
+    from label maps. Half of the stripped brains get a painted skull.
 
     Args:
         scans: list of :class:`~.scans.LabelledScan` to train on, of one protocol or of both.
@@ -57,33 +68,50 @@ class BrainRecipe:
         SEBrainSegError: there are no scans of the manual protocol or no label maps.
     """
 
-    protocols, spacing, window = PROTOCOLS, BRAIN_SPACING, None
+    protocols: tuple[str, ...] = PROTOCOLS
+    spacing: Optional[tuple[float, float, float]] = BRAIN_SPACING
+    window: Optional[tuple[float, float]] = None
 
-    def __init__(self, scans, heads, held_out, view, slices=1, real_share=0.5):
+    def __init__(
+        self,
+        scans: Sequence[LabelledScan],
+        heads: Sequence[HeadLabels],
+        held_out: Sequence[LabelledScan],
+        view: str,
+        slices: int = 1,
+        real_share: float = 0.5,
+    ) -> None:
         self.scans_of = {name: [scan for scan in scans if scan.protocol == name] for name in PROTOCOLS}
         if not self.scans_of["manual"] or not heads:
             raise SEBrainSegError("The brain recipe needs labelled scans and label maps of heads; there are none.")
-        self.scans, self.heads, self.held_out, self.view = scans, heads, held_out, view
+        self.scans, self.heads, self.view = scans, heads, view
+        self.held_out: Sequence[Any] = held_out
         self.slices, self.real_share = slices, real_share if self.scans_of["freesurfer"] else 0.0
         self.table, self.crop, self.full = structures(), CROP, FULL[view]
         self.mirror = torch.from_numpy(mirrored_classes())
         self.unsided = torch.from_numpy(unsided_classes())
 
-    def description(self):
+    def description(self) -> dict[str, Any]:
+        """Return what tells this recipe from others, in plain values."""
         names = {key: [each.name for each in getattr(self, key)] for key in ("scans", "heads", "held_out")}
         return {"recipe": "brain", "view": self.view, "slices": self.slices, "real": self.real_share, **names}
 
-    def counts(self):
-        """Voxels of every class in the scans to train on."""
-        return counts_of(self.scans, len(self.table) + 1)
+    def class_counts(self) -> np.ndarray:
+        """Return the voxels of every class in the scans to train on."""
+        return count_classes(self.scans, len(self.table) + 1)
 
-    def draw(self, rng, shape, cropped):
-        """Deformed slices ``(slices, H, W)``, the classes ``(H, W)`` of the middle one and its protocol."""
+    def sample(self, rng: np.random.Generator, shape: tuple[int, int], cropped: bool) -> Sample:
+        """Return deformed slices ``(slices, H, W)``, the classes ``(H, W)`` of the middle one and its protocol.
+
+        Args:
+            shape: rows and columns.
+            cropped: whether it is a crop, near the brain's middle, or a full slice from anywhere in the brain.
+        """
         protocol = MANUAL if rng.random() < 0.5 else FREESURFER
         real = rng.random() < (0.75 if protocol == MANUAL else self.real_share)
         labelled = real or protocol == MANUAL
-        sources = self.scans_of[PROTOCOLS[protocol]] if labelled else self.heads
-        source = sources[rng.integers(len(sources))]
+        sources: Sequence[Any] = self.scans_of[PROTOCOLS[protocol]] if labelled else self.heads
+        source = sources[int(rng.integers(len(sources)))]
         normal = VIEWS[self.view]
         if cropped:
             offset, shift = rng.normal(0, CROP_SPREAD), rng.normal(0, 6, 2)
@@ -108,8 +136,8 @@ class BrainRecipe:
             image = paint_skull(rng, image, linear(source.distance, positions), self.view)
         return scanner_effects(rng, image), classes, protocol
 
-    def validation(self):
-        """Every eighth slice of the scans held out."""
+    def validation(self) -> Iterator[ValidationSlices]:
+        """Yield every eighth slice of each scan held out."""
         for scan in self.held_out:
             images, classes = (slices_of(each, self.view) for each in (scan.image, scan.classes))
             classes = classes[::VALIDATION_STRIDE]

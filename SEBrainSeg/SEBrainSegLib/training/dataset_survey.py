@@ -1,11 +1,12 @@
 """What a folder of images and label maps holds, and what follows from it: classes, grid, intensities, validation."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Optional
 
 import numpy as np
 import SimpleITK as sitk
 
-from ..choices.structures import IGNORED
+from ..choices.structures import IGNORED, Structure
 from ..errors import SEBrainSegError
 from ..inference.geometry import VIEWS
 from .pairs import Pair, is_flat, read_pair
@@ -20,7 +21,7 @@ SMALLEST_WINDOW = 100.0  # Hounsfield units
 INTENSITIES = 20000  # of labelled voxels, kept of a scan
 
 
-class Facts(NamedTuple):
+class PairSurvey(NamedTuple):
     """What is known of one pair before it is trained on.
 
     Attributes:
@@ -38,13 +39,13 @@ class Facts(NamedTuple):
     intensities: np.ndarray
 
 
-def examine(pair):
-    """Return the :class:`Facts` of a pair; raises as :func:`~.pairs.read_pair`."""
+def survey_pair(pair: Pair) -> PairSurvey:
+    """Return the :class:`PairSurvey` of a pair; raises as :func:`~.pairs.read_pair`."""
     image, labels = read_pair(pair)
     pixels, values = (sitk.GetArrayViewFromImage(each).ravel() for each in (image, labels))
     counts = np.bincount(values)
     labelled = pixels[values > 0]
-    return Facts(
+    return PairSurvey(
         pair,
         image.GetSize(),
         None if is_flat(image) else spacing_of(image),
@@ -54,14 +55,17 @@ def examine(pair):
     )
 
 
-def spacing_of(image):
+def spacing_of(image: sitk.Image) -> tuple[float, float, float]:
     """Return the voxel size of a volume along ``[S, A, R]``, of the image axes nearest to these."""
     direction = np.abs(np.array(image.GetDirection()).reshape(3, 3))
     along = {int(np.argmax(direction[:, axis])): spacing for axis, spacing in enumerate(image.GetSpacing())}
-    return tuple(float(along.get(world, min(image.GetSpacing()))) for world in (2, 1, 0))
+    superior, anterior, right = (float(along.get(world, min(image.GetSpacing()))) for world in (2, 1, 0))
+    return superior, anterior, right
 
 
-def ignored_label(facts, table, chosen=None):
+def ignored_label(
+    surveys: Sequence[PairSurvey], table: Sequence[Structure], chosen: Optional[int] = None
+) -> Optional[int]:
     """Return the label that counts nowhere: ``chosen``, or 255 if it occurs and is in no table, or ``None``.
 
     Raises:
@@ -72,17 +76,17 @@ def ignored_label(facts, table, chosen=None):
         raise SEBrainSegError(f"Label {chosen} is in the table and cannot be ignored; remove its row, or --ignore.")
     if chosen is not None:
         return chosen
-    return IGNORED if IGNORED not in known and any(IGNORED in each.counts for each in facts) else None
+    return IGNORED if IGNORED not in known and any(IGNORED in each.counts for each in surveys) else None
 
 
-def check_labels(facts, table, ignored):
+def check_labels(surveys: Sequence[PairSurvey], table: Sequence[Structure], ignored: Optional[int]) -> None:
     """Refuse labels outside of the table.
 
     Raises:
         SEBrainSegError: there are some.
     """
     known = {0, ignored} | {structure.label for structure in table}
-    for each in facts:
+    for each in surveys:
         unknown = sorted(set(each.counts) - known)
         if unknown:
             count = each.counts[unknown[0]]
@@ -92,7 +96,7 @@ def check_labels(facts, table, ignored):
             )
 
 
-def check_classes(training, table):
+def check_classes(training: Sequence[PairSurvey], table: Sequence[Structure]) -> None:
     """Refuse structures that no training scan has.
 
     Raises:
@@ -107,45 +111,48 @@ def check_classes(training, table):
         )
 
 
-def are_flat(facts):
+def are_flat(surveys: Sequence[PairSurvey]) -> bool:
     """Whether the images are 2D.
 
     Raises:
         SEBrainSegError: some are and some are not.
     """
-    flat = [each for each in facts if each.spacing is None]
-    if flat and len(flat) < len(facts):
-        solid = next(each for each in facts if each.spacing is not None)
+    flat = [each for each in surveys if each.spacing is None]
+    if flat and len(flat) < len(surveys):
+        solid = next(each for each in surveys if each.spacing is not None)
         raise SEBrainSegError(f"{flat[0].pair.image} is 2D and {solid.pair.image} is 3D; train on one or the other.")
     return bool(flat)
 
 
-def median_spacing(facts, view):
+def median_spacing(surveys: Sequence[PairSurvey], view: str) -> tuple[float, float, float]:
     """Return the grid to train on, mm along ``[S, A, R]``: the median voxel, with square pixels in a slice."""
-    spacing = np.median([each.spacing for each in facts], axis=0)
+    spacing = np.median([each.spacing for each in surveys if each.spacing], axis=0)
     in_plane = [axis for axis in range(3) if axis != VIEWS[view]]
     spacing[in_plane] = spacing[in_plane].min()
-    return tuple(round(float(value), 3) for value in spacing)
+    superior, anterior, right = (round(float(value), 3) for value in spacing)
+    return superior, anterior, right
 
 
-def hounsfield_window(facts):
+def hounsfield_window(surveys: Sequence[PairSurvey]) -> Optional[tuple[float, float]]:
     """Return the window for data in Hounsfield units, ``None`` for others.
 
     Units are absolute if every scan has air in them. The window then spans what the labelled voxels have, but for half
     a percent at either end, and half as much again at both ends, so that the surroundings keep their contrast.
     """
-    if not all(each.lowest < AIR for each in facts):
+    if not all(each.lowest < AIR for each in surveys):
         return None
-    low, high = np.percentile(np.concatenate([each.intensities for each in facts]), (0.5, 99.5))
+    low, high = np.percentile(np.concatenate([each.intensities for each in surveys]), (0.5, 99.5))
     margin = max(0.5 * (high - low), 0.5 * (SMALLEST_WINDOW - (high - low)))
     return float(round(low - margin)), float(round(high + margin))
 
 
-def split(facts, validation, seed):
+def split(
+    surveys: Sequence[PairSurvey], validation: Optional[Sequence[str]], seed: int
+) -> tuple[list[PairSurvey], list[PairSurvey]]:
     """Divide the scans into those to train on and those to validate with.
 
     Args:
-        facts: of all scans.
+        surveys: of all scans.
         validation: names of scans, or a number of scans as the only word; ``None``: a fifth, at least one.
         seed: draws the scans where no names are given; the last scan to have a structure is left to the training.
 
@@ -155,7 +162,7 @@ def split(facts, validation, seed):
     Raises:
         SEBrainSegError: there is no such scan, or none is left to train on.
     """
-    names = [each.pair.name for each in facts]
+    names = [each.pair.name for each in surveys]
     words = validation or []
     if words and not (len(words) == 1 and words[0].isdigit() and words[0] not in names):
         unknown = sorted(set(words) - set(names))
@@ -163,24 +170,25 @@ def split(facts, validation, seed):
             raise SEBrainSegError(f"There is no scan '{unknown[0]}' to validate with; choose of {', '.join(names)}.")
         held_out = set(words)
     else:
-        count = int(words[0]) if words else max(1, round(len(facts) / 5))
-        held_out = draw_validation(facts, count, seed)
-    training = [each for each in facts if each.pair.name not in held_out]
+        count = int(words[0]) if words else max(1, round(len(surveys) / 5))
+        held_out = _draw_validation(surveys, count, seed)
+    training = [each for each in surveys if each.pair.name not in held_out]
     if not training:
         raise SEBrainSegError(
-            f"All {len(facts)} scans are for the validation and none for training; add scans, or name fewer with "
+            f"All {len(surveys)} scans are for the validation and none for training; add scans, or name fewer with "
             "--validation (0 for none)."
         )
-    return training, [each for each in facts if each.pair.name in held_out]
+    return training, [each for each in surveys if each.pair.name in held_out]
 
 
-def draw_validation(facts, count, seed):
+def _draw_validation(surveys: Sequence[PairSurvey], count: int, seed: int) -> set[str]:
     """Draw the names of ``count`` scans, fewer if the others would lack a structure."""
-    if count >= len(facts):
-        return {each.pair.name for each in facts}
-    drawn, left = set(), {each.pair.name: set(each.counts) for each in facts}
-    for number in np.random.default_rng(seed).permutation(len(facts)):
-        name = facts[number].pair.name
+    if count >= len(surveys):
+        return {each.pair.name for each in surveys}
+    drawn: set[str] = set()
+    left = {each.pair.name: set(each.counts) for each in surveys}
+    for number in np.random.default_rng(seed).permutation(len(surveys)):
+        name = surveys[number].pair.name
         others = [labels for other, labels in left.items() if other != name]
         if len(drawn) < count and left[name] <= set.union(*others):
             drawn.add(name)
@@ -188,18 +196,23 @@ def draw_validation(facts, count, seed):
     return drawn
 
 
-def report(training, validation, table, ignored):
+def report(
+    training: list[PairSurvey],
+    validation: list[PairSurvey],
+    table: Sequence[Structure],
+    ignored: Optional[int],
+) -> list[str]:
     """Return what was found as lines of text: scans, labels, class frequencies and the ignored label."""
-    facts = training + validation
-    sizes = sorted({each.size for each in facts}, key=np.prod)
+    surveys = training + validation
+    sizes = sorted({each.size for each in surveys}, key=np.prod)
     size = " to ".join(" x ".join(map(str, size)) for size in dict.fromkeys((sizes[0], sizes[-1])))
-    kind = "2D images" if facts[0].spacing is None else "volumes"
-    lines = [f"{len(facts)} {kind} with labels, {size}: {len(training)} to train on, {len(validation)} to validate."]
+    kind = "2D images" if surveys[0].spacing is None else "volumes"
+    lines = [f"{len(surveys)} {kind} with labels, {size}: {len(training)} to train on, {len(validation)} to validate."]
     if validation:
         lines.append(f"Validation: {', '.join(each.pair.name for each in validation)}.")
     total = sum(sum(each.counts.values()) for each in training)
 
-    def row(label, name):
+    def row(label: int, name: str) -> str:
         count = sum(each.counts.get(label, 0) for each in training)
         holding = sum(label in each.counts for each in training)
         return f"{label:>7}  {name:<32} {count:>14,} {count / total:>10.4%} {holding:>6}"

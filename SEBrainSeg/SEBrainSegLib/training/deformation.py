@@ -1,6 +1,8 @@
 """Randomly deformed slices: where, in a volume, every pixel of a training slice is taken from."""
 
 import math
+from collections.abc import Sequence
+from typing import Optional, Union
 
 import numpy as np
 import torch
@@ -9,14 +11,14 @@ from torch.nn import functional
 from ..inference.geometry import VIEWS
 
 
-def smooth_noise(rng, channels, shape, cells):
-    """Smooth noise of unit variance at its nodes, ``(channels, *shape)``, from ``cells`` x ``cells`` nodes."""
+def smooth_noise(rng: np.random.Generator, channels: int, shape: tuple[int, int], cells: int) -> torch.Tensor:
+    """Return smooth noise of unit variance at its nodes, ``(channels, *shape)``, from ``cells`` x ``cells`` nodes."""
     nodes = torch.from_numpy(rng.standard_normal((1, channels, cells, cells)).astype(np.float32))
     return functional.interpolate(nodes, size=shape, mode="bicubic", align_corners=True)[0]
 
 
-def random_affine(rng, strength=1.0):
-    """A rotation (up to 12 degrees about each axis), scaling (up to 15 %) and shear, shape ``(3, 3)``."""
+def random_affine(rng: np.random.Generator, strength: float = 1.0) -> np.ndarray:
+    """Return a rotation (up to 12 degrees about each axis), scaling (up to 15 %) and shear, shape ``(3, 3)``."""
     matrix = np.eye(3)
     for first, second in ((0, 1), (0, 2), (1, 2)):
         angle = math.radians(rng.uniform(-12, 12) * strength)
@@ -30,8 +32,18 @@ def random_affine(rng, strength=1.0):
     return (matrix @ scaling @ shear).astype(np.float32)
 
 
-def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0), stretch=None, slices=1):
-    """Positions in a volume of the pixels of one deformed slice and of its neighbours, deformed likewise.
+def slice_positions(
+    rng: np.random.Generator,
+    view: str,
+    shape: tuple[int, int],
+    centre: np.ndarray,
+    offset: float,
+    mirrored: bool,
+    shift: Union[np.ndarray, tuple[float, float]] = (0.0, 0.0),
+    stretch: Optional[Sequence[float]] = None,
+    slices: int = 1,
+) -> torch.Tensor:
+    """Return the positions in a volume of the pixels of a deformed slice, and of its neighbours deformed likewise.
 
     Args:
         view: ``"coronal"``, ``"axial"`` or ``"sagittal"``.
@@ -65,8 +77,8 @@ def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)
     return positions + torch.tensor(centre, dtype=torch.float32)[:, None, None, None]
 
 
-def nearest(volume, positions, outside=0):
-    """Values of the nearest voxels, ``outside`` beyond the volume; dtype of the volume."""
+def nearest(volume: torch.Tensor, positions: torch.Tensor, outside: int = 0) -> torch.Tensor:
+    """Return the values of the voxels nearest to positions ``(3, ...)``, ``outside`` beyond the volume."""
     indices = positions.round().long()
     inside = torch.ones(positions.shape[1:], dtype=torch.bool)
     for axis, size in enumerate(volume.shape):
@@ -75,8 +87,8 @@ def nearest(volume, positions, outside=0):
     return volume[indices[0], indices[1], indices[2]].masked_fill_(~inside, outside)
 
 
-def linear(volume, positions):
-    """Trilinearly interpolated values at positions ``(3, slices, H, W)``, 0 outside the volume; float32."""
+def linear(volume: torch.Tensor, positions: torch.Tensor) -> torch.Tensor:
+    """Return trilinearly interpolated values at positions ``(3, slices, H, W)``, 0 outside the volume; float32."""
     last = torch.tensor(volume.shape, dtype=torch.float32)[:, None, None, None] - 1
     # A 2D image has one plane, whose only position is 0.
     grid = (2 * positions / last.clamp(min=1) - 1).flip(0).movedim(0, -1)[None]

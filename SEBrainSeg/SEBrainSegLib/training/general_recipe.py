@@ -1,23 +1,26 @@
-"""What is drawn into a batch of anything else, and validated with."""
+"""What networks of any other structures are trained on: images with their label maps."""
 
 import math
+from collections.abc import Iterator, Sequence
+from typing import Any, Optional
 
 import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..choices.structures import Structure
 from ..errors import SEBrainSegError
 from ..inference.geometry import VIEWS
 from ..inference.preparation import prepare
 from ..inference.slices import slices_of
 from ..networks.classes import class_of_label, class_type, mirrored_classes
-from .brain_recipe import counts_of
+from .batches import Sample, ValidationSlices
+from .brain_recipe import count_classes
 from .deformation import linear, nearest, slice_positions, smooth_noise
-from .pairs import read_pair
+from .pairs import Pair, read_pair
 from .synthesis import blur
 
-# Of all else, in pixels.
-LARGEST_CROP = 192
+LARGEST_CROP = 192  # pixels a side
 
 
 PIXELS = 2 * 256**2  # a batch, about
@@ -44,7 +47,14 @@ class LabelledImage:
         voxels: positions ``(n, 3)`` of some voxels by class.
     """
 
-    def __init__(self, pair, table, spacing, window, ignored):
+    def __init__(
+        self,
+        pair: Pair,
+        table: tuple[Structure, ...],
+        spacing: Optional[tuple[float, float, float]],
+        window: Optional[tuple[float, float]],
+        ignored: Optional[int],
+    ) -> None:
         self.name = pair.name
         image, labels = read_pair(pair)
         grid, array = prepare(image, spacing, window)
@@ -82,12 +92,22 @@ class GeneralRecipe:
         SEBrainSegError: there are no scans.
     """
 
-    protocols, slices = (), 1
+    protocols: tuple[str, ...] = ()
+    slices = 1
 
-    def __init__(self, scans, held_out, view, table, spacing, window):
+    def __init__(
+        self,
+        scans: Sequence[LabelledImage],
+        held_out: Sequence[LabelledImage],
+        view: str,
+        table: tuple[Structure, ...],
+        spacing: Optional[tuple[float, float, float]],
+        window: Optional[tuple[float, float]],
+    ) -> None:
         if not scans:
             raise SEBrainSegError("There are no scans to train on.")
-        self.scans, self.held_out, self.view = scans, held_out, view
+        self.scans, self.view = scans, view
+        self.held_out: Sequence[Any] = held_out
         self.table, self.spacing, self.window = table, spacing, window
         normal = VIEWS[view]
         in_plane = [axis for axis in range(3) if axis != normal]
@@ -96,43 +116,49 @@ class GeneralRecipe:
         self.stretch[normal] = spacing[in_plane[0]] / spacing[normal] if spacing else 0.0
         largest = np.max([[scan.image.shape[axis] for axis in in_plane] for scan in scans], axis=0)
         sides = [16 * math.ceil(side / 16) for side in largest]
-        self.full, self.crop = (self.batch([min(side, most) for side in sides]) for most in (math.inf, LARGEST_CROP))
+        self.full, self.crop = (
+            _batch_shape([int(min(side, most)) for side in sides]) for most in (math.inf, LARGEST_CROP)
+        )
         self.nowhere = int(np.iinfo(class_type(table)).max)
         self.mirror = torch.from_numpy(mirrored_classes(table)) if self.is_symmetric() else None
 
-    @staticmethod
-    def batch(sides):
-        """A slice's rows and columns, and how many make a batch."""
-        return tuple(sides), int(np.clip(PIXELS // np.prod(sides), 2, LARGEST_BATCH))
-
-    def is_symmetric(self):
+    def is_symmetric(self) -> bool:
         """Whether slices may be mirrored: two thirds of the structures come in pairs, and the view shows both sides.
 
-        A liver on the left is nobody's, whatever the kidneys do.
+        Not where a few come in pairs only: a mirrored abdomen has two kidneys as before, but its liver on the left.
         """
         mirrored = mirrored_classes(self.table)[1 : len(self.table) + 1]
         paired = (mirrored != np.arange(1, len(self.table) + 1)).mean()
         return self.spacing is not None and self.view != "sagittal" and paired >= 2 / 3
 
-    def description(self):
+    def description(self) -> dict[str, Any]:
+        """Return what tells this recipe from others, in plain values."""
         names = {key: [each.name for each in getattr(self, key)] for key in ("scans", "held_out")}
-        plain = {"spacing": self.spacing and list(self.spacing), "window": self.window and list(self.window)}
+        plain: dict[str, Any] = {
+            "spacing": self.spacing and list(self.spacing),
+            "window": self.window and list(self.window),
+        }
         plain["labels"] = [each.label for each in self.table]
         return {"recipe": "general", "view": self.view, **names, **plain}
 
-    def counts(self):
-        """Voxels of every class in the scans to train on."""
-        return counts_of(self.scans, len(self.table) + 1)
+    def class_counts(self) -> np.ndarray:
+        """Return the voxels of every class in the scans to train on."""
+        return count_classes(self.scans, len(self.table) + 1)
 
-    def draw(self, rng, shape, cropped):
-        """One deformed slice ``(1, H, W)``, its classes ``(H, W)``, and 0 for its protocol."""
-        scan = self.scans[rng.integers(len(self.scans))]
+    def sample(self, rng: np.random.Generator, shape: tuple[int, int], cropped: bool) -> Sample:
+        """Return one deformed slice ``(1, H, W)``, its classes ``(H, W)``, and 0 for its protocol.
+
+        Args:
+            shape: rows and columns.
+            cropped: whether it is a crop around a voxel of a structure, or a full slice through it.
+        """
+        scan = self.scans[int(rng.integers(len(self.scans)))]
         size, normal = np.array(scan.image.shape), VIEWS[self.view]
         target = rng.uniform(0, size - 1)
         if scan.voxels and rng.random() < LABELLED:
-            places = list(scan.voxels.values())
-            places = places[rng.integers(len(places))]
-            target = places[rng.integers(len(places))].astype(float)
+            by_class = list(scan.voxels.values())
+            voxels = by_class[rng.integers(len(by_class))]
+            target = voxels[rng.integers(len(voxels))].astype(float)
         centre = (size - 1) / 2
         centre[normal] = target[normal]
         in_plane = [axis for axis in range(3) if axis != normal]
@@ -143,12 +169,12 @@ class GeneralRecipe:
         shift = rng.normal(0, 4, 2)
         positions = slice_positions(rng, self.view, shape, centre, 0, mirrored, shift, self.stretch)
         classes = nearest(scan.classes, positions[:, 0], self.nowhere)
-        if mirrored:
+        if self.mirror is not None and mirrored:
             classes = self.mirror[classes.long()]
-        return varied(rng, linear(scan.image, positions)), classes, 0
+        return augment_intensities(rng, linear(scan.image, positions)), classes, 0
 
-    def validation(self):
-        """Slices of the scans held out, evenly spread."""
+    def validation(self) -> Iterator[ValidationSlices]:
+        """Yield slices of each scan held out, evenly spread."""
         stacks = [tuple(slices_of(each, self.view) for each in (scan.image, scan.classes)) for scan in self.held_out]
         stride = math.ceil(sum(len(images) for images, _ in stacks) / VALIDATION_SLICES)
         for images, classes in stacks:
@@ -156,10 +182,22 @@ class GeneralRecipe:
             yield images, range(first, len(images), stride), classes[first::stride], 0
 
 
-def varied(rng, image):
-    """Slices ``(slices, H, W)`` of intensities from 0 to about 1 with mildly other contrast, shading, gain, sharpness
-    and noise."""
-    shape = tuple(image.shape[-2:])
+def _batch_shape(sides: Sequence[int]) -> tuple[tuple[int, int], int]:
+    """Return a slice's rows and columns, and how many slices make a batch."""
+    rows, columns = sides
+    return (rows, columns), int(np.clip(PIXELS // (rows * columns), 2, LARGEST_BATCH))
+
+
+def augment_intensities(rng: np.random.Generator, image: torch.Tensor) -> torch.Tensor:
+    """Vary the contrast, shading, gain, sharpness and noise of slices mildly.
+
+    Args:
+        image: ``(slices, H, W)``, intensities from 0 to about 1.
+
+    Returns:
+        the same shape, in [0, 2].
+    """
+    shape = (image.shape[-2], image.shape[-1])
     image = image.clamp(min=0) ** float(math.exp(rng.normal(0, 0.1)))
     image = image * torch.exp(smooth_noise(rng, 1, shape, 4)[0] * float(rng.uniform(0, 0.05)))
     image = blur(image, float(rng.uniform(0.4, 0.8))) if rng.random() < 0.25 else image

@@ -4,9 +4,15 @@ The paper's (section IV-C) are ``"weighted"``, cross-entropy with median-frequen
 their sum, ``"both"``. The bundled networks had ``"plain"``: cross-entropy without weights, plus Dice.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Optional, Union
+
 import numpy as np
 import torch
 from torch.nn import functional
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # of logits and classes
+
 
 LOSSES = ("plain", "weighted", "dice", "both")
 
@@ -14,13 +20,13 @@ LOSSES = ("plain", "weighted", "dice", "both")
 EDGE_WEIGHT = 2.0  # added to a pixel's class weight where classes meet, as in the authors' code
 
 
-def dice_loss(logits, classes):
-    """1 - mean soft Dice over the classes present in the batch, background included."""
-    return dice_loss_of(functional.softmax(logits, dim=1), classes)
+def dice_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Return 1 - mean soft Dice over the classes present in the batch, background included."""
+    return _dice_loss_of(functional.softmax(logits, dim=1), classes)
 
 
-def dice_loss_of(probabilities, classes):
-    """:func:`dice_loss` of probabilities ``(N, C, H, W)``."""
+def _dice_loss_of(probabilities: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Return :func:`dice_loss` of probabilities ``(N, C, H, W)``."""
     count = probabilities.shape[1]
     valid = classes < count
     pixels = probabilities.movedim(1, -1)[valid]
@@ -31,35 +37,42 @@ def dice_loss_of(probabilities, classes):
     return 1 - dice[sizes > 0].mean() if len(target) else probabilities.sum() * 0
 
 
-def entropy_of(logarithms, classes, weights=None):
-    """Mean cross-entropy of logarithms of probabilities ``(N, C, H, W)``, its pixels weighted by ``(N, H, W)``."""
+def _entropy_of(
+    logarithms: torch.Tensor, classes: torch.Tensor, weights: Optional[torch.Tensor] = None
+) -> torch.Tensor:
+    """Return the mean cross-entropy.
+
+    Args:
+        logarithms: of probabilities, ``(N, C, H, W)``.
+        weights: of the pixels, ``(N, H, W)``.
+    """
     valid = classes < logarithms.shape[1]
     losses = functional.nll_loss(logarithms, classes.where(valid, -1), ignore_index=-1, reduction="none")
     losses = losses if weights is None else losses * weights
     return losses.sum() / valid.sum().clamp(min=1)
 
 
-def combined_loss(logits, classes):
-    """Cross-entropy without weights, plus Dice."""
+def combined_loss(logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+    """Return cross-entropy without weights, plus Dice."""
     logarithms = functional.log_softmax(logits.float(), dim=1)
-    return entropy_of(logarithms, classes) + dice_loss_of(logarithms.exp(), classes)
+    return _entropy_of(logarithms, classes) + _dice_loss_of(logarithms.exp(), classes)
 
 
-def class_weights(counts):
-    """Median-frequency weights of the classes: the median count over that of the class; 0 for a class without voxels.
+def class_weights(counts: Union[np.ndarray, Sequence[int]]) -> torch.Tensor:
+    """Return median-frequency weights of the classes: the median count over their own; 0 for a class without voxels.
 
     Args:
         counts: voxels of every class in the training data.
     """
-    counts = np.asarray(counts, dtype=float)
-    present = counts > 0
-    weights = np.zeros(len(counts))
-    weights[present] = np.median(counts[present]) / counts[present]
+    voxels = np.asarray(counts, dtype=float)
+    present = voxels > 0
+    weights = np.zeros(len(voxels))
+    weights[present] = np.median(voxels[present]) / voxels[present]
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def edges(classes, count):
-    """Where classes below ``count`` meet within a slice, ``(N, H, W)``: on either side of a border, no matter which.
+def edges(classes: torch.Tensor, count: int) -> torch.Tensor:
+    """Return where classes below ``count`` meet within a slice, ``(N, H, W)``: on both sides of every border.
 
     Slices of a batch are no neighbours, and ignored pixels make no border.
     """
@@ -80,22 +93,22 @@ class PaperLoss:
         dice: whether Dice is added.
     """
 
-    def __init__(self, counts, dice):
+    def __init__(self, counts: Union[np.ndarray, Sequence[int]], dice: bool) -> None:
         self.weights, self.dice = class_weights(counts), dice
 
-    def pixel_weights(self, classes):
-        """Weights of pixels ``(N, H, W)``: of their classes, and more where these meet."""
+    def pixel_weights(self, classes: torch.Tensor) -> torch.Tensor:
+        """Return the weights of pixels ``(N, H, W)``: of their classes, and more where these meet."""
         count = len(self.weights)
         weights = self.weights.to(classes.device)[classes.clamp(max=count - 1)]
         return weights + EDGE_WEIGHT * edges(classes, count)
 
-    def __call__(self, logits, classes):
+    def __call__(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
         logarithms = functional.log_softmax(logits.float(), dim=1)
-        loss = entropy_of(logarithms, classes, self.pixel_weights(classes))
-        return loss + dice_loss_of(logarithms.exp(), classes) if self.dice else loss
+        loss = _entropy_of(logarithms, classes, self.pixel_weights(classes))
+        return loss + _dice_loss_of(logarithms.exp(), classes) if self.dice else loss
 
 
-def loss_named(name, counts):
+def loss_named(name: str, counts: Callable[[], Union[np.ndarray, Sequence[int]]]) -> Loss:
     """Return one of :data:`LOSSES` as a function of logits and classes.
 
     Args:

@@ -4,11 +4,13 @@ import argparse
 import hashlib
 import math
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, Optional, Union
 
 import torch
 
-from ..choices.structures import LARGEST_LABEL, read_structures, structures
+from ..choices.structures import LARGEST_LABEL, Structure, read_structures, structures
 from ..commandline.console import steady
 from ..commandline.inputs import local_path
 from ..errors import SEBrainSegError
@@ -24,15 +26,16 @@ from ..networks.squeeze_excitation import VARIANTS
 from . import intensity_patterns
 from .brain_recipe import BrainRecipe
 from .dataset_survey import (
+    PairSurvey,
     are_flat,
     check_classes,
     check_labels,
-    examine,
     hounsfield_window,
     ignored_label,
     median_spacing,
     report,
     split,
+    survey_pair,
 )
 from .general_recipe import GeneralRecipe, LabelledImage
 from .losses import LOSSES
@@ -43,14 +46,14 @@ from .training import TimeUp, fit
 EXPORTED = "exported.sha256"  # in the folder of a run: the model file that it made
 
 
-def whole(text):
+def _positive_integer(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
     return int(text)
 
 
-def positive(text):
+def _non_negative_number(text: str) -> float:
     """A number of at least 0."""
     try:
         value = float(text)
@@ -61,13 +64,13 @@ def positive(text):
     return value
 
 
-def local_text(text):
+def _local_text(text: str) -> str:
     """A path as :func:`~.inputs.local_path` gives it, or a name, as text."""
     return str(local_path(text))
 
 
-def parser():
-    """Arguments of the command."""
+def _parser() -> argparse.ArgumentParser:
+    """Return the arguments of the command."""
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
     parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
     parser.add_argument("--structures", metavar="TABLE", type=local_path, help="CSV with columns LabelValue and Name")
@@ -77,7 +80,7 @@ def parser():
     parser.add_argument(
         "--output",
         metavar="MODEL",
-        type=local_text,
+        type=_local_text,
         help="name, or path ending in .pt, of the model file to make",
     )
     parser.add_argument(
@@ -98,10 +101,16 @@ def parser():
         help="intensities that become 0 and 1 (default: Hounsfield units are recognised, others scaled scan by scan)",
     )
     parser.add_argument("--loss", default="plain", choices=LOSSES, help="the paper's are weighted, dice and both")
-    parser.add_argument("--width", type=whole, default=32, help="channels of every level (default 32)")
-    parser.add_argument("--steps", type=whole, default=2500, help="batches in all; equal for networks to be compared")
-    parser.add_argument("--minutes", type=positive, default=600.0, help="time budget; the same command resumes")
-    parser.add_argument("--learning-rate", type=positive, default=4e-3, help="peak of AdamW's learning rate")
+    parser.add_argument("--width", type=_positive_integer, default=32, help="channels of every level (default 32)")
+    parser.add_argument(
+        "--steps", type=_positive_integer, default=2500, help="batches in all; equal for networks to be compared"
+    )
+    parser.add_argument(
+        "--minutes", type=_non_negative_number, default=600.0, help="time budget; the same command resumes"
+    )
+    parser.add_argument(
+        "--learning-rate", type=_non_negative_number, default=4e-3, help="peak of AdamW's learning rate"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:N or mps")
     parser.add_argument("--workers", type=int, default=1, help="processes that make batches")
@@ -111,7 +120,7 @@ def parser():
     return parser
 
 
-def output_path(chosen):
+def output_path(chosen: argparse.Namespace) -> Path:
     """Return the model file that is to be made."""
     if chosen.models and chosen.output:
         raise SEBrainSegError("--output and --models exclude each other; leave one of them out.")
@@ -125,23 +134,23 @@ def output_path(chosen):
     return user_models.folder() / f"{name}.pt"
 
 
-def digits(path):
-    """The SHA-256 of a file."""
+def _checksum(path: Path) -> str:
+    """Return the SHA-256 of a file."""
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def refuse_existing(path, folder):
+def refuse_existing(path: Path, folder: Path) -> None:
     """Refuse to replace a model file, unless the run in ``folder`` made it.
 
     Raises:
         SEBrainSegError: the file is there.
     """
     exported = folder / EXPORTED
-    if path.exists() and not (exported.exists() and exported.read_text(encoding="ascii") == digits(path)):
+    if path.exists() and not (exported.exists() and exported.read_text(encoding="ascii") == _checksum(path)):
         raise SEBrainSegError(f"{path} exists; choose another --output or replace it with --overwrite.")
 
 
-def make_folders(*folders):
+def make_folders(*folders: Path) -> None:
     """Make folders.
 
     Raises:
@@ -155,7 +164,7 @@ def make_folders(*folders):
             raise SEBrainSegError(f"The folder {folder} cannot be made ({error.strerror}).") from None
 
 
-def initial_weights(path):
+def initial_weights(path: Path) -> dict[str, torch.Tensor]:
     """Return the weights of a model file as a state dict."""
     try:
         return full_precision(torch.load(path, map_location="cpu", weights_only=True)["weights"])
@@ -165,24 +174,32 @@ def initial_weights(path):
         raise SEBrainSegError(f"{path} is no model file of SEBrainSeg.") from None
 
 
-def brain_recipe(chosen, training, validation):
-    """The recipe that made the bundled networks."""
-    scans, held_out = ([LabelledScan(each.pair) for each in facts] for facts in (training, validation))
+def brain_recipe(
+    chosen: argparse.Namespace, training: Sequence[PairSurvey], validation: Sequence[PairSurvey]
+) -> BrainRecipe:
+    """Return the recipe that made the bundled networks."""
+    scans, held_out = ([LabelledScan(each.pair) for each in surveys] for surveys in (training, validation))
     heads = head_labels(chosen.label_maps)
-    intensity_patterns.lay_over(heads, scans)
+    intensity_patterns.add_patterns(heads, scans)
     print(f"{len(heads)} label maps of heads: the brain recipe.")
     return BrainRecipe(scans, heads, held_out, chosen.view)
 
 
-def general_recipe(chosen, training, validation, table, ignored):
-    """The recipe for all else; says what it makes of grids and intensities."""
+def general_recipe(
+    chosen: argparse.Namespace,
+    training: list[PairSurvey],
+    validation: list[PairSurvey],
+    table: tuple[Structure, ...],
+    ignored: Optional[int],
+) -> GeneralRecipe:
+    """Return the recipe for all else; says what it makes of grids and intensities."""
     flat = are_flat(training + validation)
     view = "axial" if flat else chosen.view
     spacing = None if flat else median_spacing(training, view)
     window = tuple(chosen.window) if chosen.window else None if flat else hounsfield_window(training)
     scans, held_out = (
-        [LabelledImage(each.pair, table, spacing, window, ignored) for each in facts]
-        for facts in (training, validation)
+        [LabelledImage(each.pair, table, spacing, window, ignored) for each in surveys]
+        for surveys in (training, validation)
     )
     if spacing:
         millimetres = " x ".join(f"{value:g}" for value in spacing[::-1])
@@ -193,8 +210,8 @@ def general_recipe(chosen, training, validation, table, ignored):
     return GeneralRecipe(scans, held_out, view, table, spacing, window)
 
 
-def find_recipe(chosen):
-    """Look into the data, say what is there, and return the recipe to train on it.
+def choose_recipe(chosen: argparse.Namespace) -> Union[BrainRecipe, GeneralRecipe]:
+    """Survey the data, say what is there, and return the recipe to train on it.
 
     Raises:
         SEBrainSegError: the data cannot be trained on.
@@ -211,11 +228,11 @@ def find_recipe(chosen):
     table = read_structures(chosen.structures) if chosen.structures else structures()
     pairs = find_pairs(chosen.data)
     print(f"{chosen.data}: reading {len(pairs)} pairs of an image and a label map.", flush=True)
-    facts = [examine(pair) for pair in pairs]
-    are_flat(facts)
-    ignored = ignored_label(facts, table, chosen.ignore)
-    check_labels(facts, table, ignored)
-    training, validation = split(facts, chosen.validation, chosen.seed)
+    surveys = [survey_pair(pair) for pair in pairs]
+    are_flat(surveys)
+    ignored = ignored_label(surveys, table, chosen.ignore)
+    check_labels(surveys, table, ignored)
+    training, validation = split(surveys, chosen.validation, chosen.seed)
     print("\n".join(report(training, validation, table, ignored)), flush=True)
     check_classes(training, table)
     if chosen.label_maps:
@@ -223,7 +240,7 @@ def find_recipe(chosen):
     return general_recipe(chosen, training, validation, table, ignored)
 
 
-def run(chosen):
+def run(chosen: argparse.Namespace) -> int:
     """Train as chosen; returns the exit status (0 trained, 3 out of time).
 
     Raises:
@@ -235,7 +252,7 @@ def run(chosen):
     initial = initial_weights(chosen.start_from) if chosen.start_from else None
     if not chosen.overwrite:
         refuse_existing(path, folder)
-    recipe = find_recipe(chosen)
+    recipe = choose_recipe(chosen)
     make_folders(path.parent, folder)
     configuration = {
         "architecture": chosen.architecture,
@@ -265,27 +282,27 @@ def run(chosen):
         print(stop)
         network, status = stop.network, 3
     bundled = isinstance(recipe, BrainRecipe)
-    own = {} if bundled else {"table": recipe.table, "spacing": recipe.spacing, "window": recipe.window}
+    own: dict[str, Any] = {} if bundled else {"table": recipe.table, "spacing": recipe.spacing, "window": recipe.window}
     try:
         write_model(path, network, configuration, recipe.view, recipe.protocols, **own)
     except ValueError as error:
         raise SEBrainSegError(str(error)) from None
-    (folder / EXPORTED).write_text(digits(path), encoding="ascii")
+    (folder / EXPORTED).write_text(_checksum(path), encoding="ascii")
     if chosen.models:
         list_checksums(chosen.models)
     print(f"Made {path}.")
     return status
 
 
-def main(argv=None):
+def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run the command; returns the exit status (0 trained, 2 unusable input, 3 out of time, 130 interrupted)."""
     with steady("sebrainseg-train"):
-        return command(argv)
+        return _run_command(argv)
 
 
-def command(argv):
-    """What :func:`main` does once nothing it prints can end it."""
-    chosen = parser().parse_args(argv)
+def _run_command(argv: Optional[Sequence[str]]) -> int:
+    """Run the command once nothing that it prints can end it; returns as :func:`main`."""
+    chosen = _parser().parse_args(argv)
     try:
         return run(chosen)
     except SEBrainSegError as error:

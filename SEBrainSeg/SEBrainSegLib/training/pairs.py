@@ -1,7 +1,7 @@
 """Folders of images with their label maps: which belong together, and whether they can be trained on."""
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -30,13 +30,13 @@ class Pair(NamedTuple):
     labels: Path
 
 
-def files_by_stem(folder):
+def _files_by_stem(folder: Union[Path, str]) -> dict[str, Path]:
     """Map the name without ending of every image file in a folder to its path.
 
     Raises:
         SEBrainSegError: two files differ in their endings only.
     """
-    found = {}
+    found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
         name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
         stem, dot, ending = name.rpartition(".")
@@ -48,7 +48,7 @@ def files_by_stem(folder):
     return found
 
 
-def find_pairs(folder):
+def find_pairs(folder: Union[Path, str]) -> list[Pair]:
     """Find the images of a folder and their label maps, sorted by name.
 
     They are called ``NAME_image`` and ``NAME_labels``, or ``NAME_t1`` and ``NAME_structures``, or lie under equal names
@@ -61,10 +61,10 @@ def find_pairs(folder):
     if not folder.is_dir():
         raise SEBrainSegError(f"{folder} is no folder; name one that holds {LAYOUT}.")
     if all((folder / name).is_dir() for name in FOLDERS):
-        images, labels = (files_by_stem(folder / name) for name in FOLDERS)
+        images, labels = (_files_by_stem(folder / name) for name in FOLDERS)
     else:
         images, labels = {}, {}
-        for stem, path in files_by_stem(folder).items():
+        for stem, path in _files_by_stem(folder).items():
             for suffix, found in [pair for suffixes in SUFFIXES for pair in zip(suffixes, (images, labels))]:
                 name = stem[: -len(suffix)]
                 if not stem.endswith(suffix) or not name:
@@ -81,12 +81,12 @@ def find_pairs(folder):
     return [Pair(name, images[name], labels[name]) for name in sorted(images)]
 
 
-def is_flat(image):
+def is_flat(image: sitk.Image) -> bool:
     """Whether an image is 2D, or a volume of one slice."""
     return image.GetDimension() == 2 or image.GetDimension() == 3 and image.GetSize()[2] == 1
 
 
-def read_pair(pair):
+def read_pair(pair: Pair) -> tuple[sitk.Image, sitk.Image]:
     """Read an image and its label map.
 
     Returns:
@@ -103,7 +103,7 @@ def read_pair(pair):
             raise SEBrainSegError(f"{path}: {error}") from None
     if not same_grid(image, labels):
         raise SEBrainSegError(
-            f"The grids of {pair.image} ({grid_text(image)}) and {pair.labels.name} ({grid_text(labels)}) differ; "
+            f"The grids of {pair.image} ({_grid_text(image)}) and {pair.labels.name} ({_grid_text(labels)}) differ; "
             "resample the label map to the grid of its image."
         )
     values = sitk.GetArrayViewFromImage(labels)
@@ -118,7 +118,7 @@ def read_pair(pair):
     return image, sitk.Cast(labels, sitk.sitkUInt16)
 
 
-def same_grid(image, labels):
+def same_grid(image: sitk.Image, labels: sitk.Image) -> bool:
     """Whether two images have as many voxels in the same places, to a tenth of a voxel; 2D images have no place."""
     if is_flat(image) or is_flat(labels):
         return (*image.GetSize(), 1)[:3] == (*labels.GetSize(), 1)[:3]
@@ -127,8 +127,8 @@ def same_grid(image, labels):
     return np.allclose(corners(image), corners(labels), rtol=0, atol=0.1 * min(image.GetSpacing()))
 
 
-def grid_text(image):
-    """A grid in words: voxels, their size, and where the first one is."""
+def _grid_text(image: sitk.Image) -> str:
+    """Return a grid in words: voxels, their size, and where the first one is."""
     size, spacing = (" x ".join(f"{n:g}" for n in numbers) for numbers in (image.GetSize(), image.GetSpacing()))
     origin = ", ".join(f"{n:.4g}" for n in image.GetOrigin())
     return f"{size} voxels of {spacing} mm from ({origin})"

@@ -1,6 +1,8 @@
 """What the bundled networks learn from: labelled scans, and label maps of heads to synthesise scans from."""
 
+from collections.abc import Collection
 from pathlib import Path
+from typing import Optional, Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,7 +15,7 @@ from ..inference.geometry import restore
 from ..inference.preparation import prepare
 from ..networks.classes import class_of_label
 from .deformation import nearest
-from .pairs import find_pairs, read_pair
+from .pairs import Pair, find_pairs, read_pair
 
 # Ids of the label maps of heads that are part of a structure: lesions in white matter, pieces of the ventricles.
 SAME_AS = {25: 2, 57: 41, 136: 4, 137: 5, 163: 43, 164: 44}
@@ -34,12 +36,12 @@ VENTRICLES = (4, 43, 5, 44, 14, 15, 136, 137, 163, 164)
 LARGEST_STRIPPED = 1.6  # what is not black, relative to what is labelled; a whole head has more than twice as much
 
 
-def array_of(image):
+def _array_of(image: sitk.Image) -> np.ndarray:
     """Reorder a label map of 1 mm to ``[S, A, R]`` without interpolating; int32."""
     return np.ascontiguousarray(sitk.GetArrayFromImage(sitk.DICOMOrient(sitk.Cast(image, sitk.sitkInt32), "RAS")))
 
 
-def classes_of(labels):
+def _class_indices(labels: np.ndarray) -> np.ndarray:
     """Map FreeSurfer ids to class indices, the ignored label to :data:`IGNORED`, all others to background."""
     table = np.zeros(int(labels.max()) + 1, np.uint8)
     for label, index in class_of_label().items():
@@ -53,8 +55,8 @@ def classes_of(labels):
     return table[labels]
 
 
-def centre_of(labels):
-    """Mean position of the deep structures, of all labels if there are none; array index ``(S, A, R)``."""
+def _centre_of(labels: np.ndarray) -> np.ndarray:
+    """Return the mean position of the deep structures, of all labels if there are none; array index ``(S, A, R)``."""
     deep = np.isin(labels, DEEP_STRUCTURES)
     return np.argwhere(deep if deep.any() else labels > 0).mean(axis=0)
 
@@ -68,12 +70,12 @@ class LabelledScan:
         tissues, tissue_ids, pattern: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
         stripped: whether it shows a brain alone, without skull and scalp.
-        protocol: the convention that its labels follow, one of ``zoo.PROTOCOLS``.
+        protocol: the convention that its labels follow, one of ``bundled.PROTOCOLS``.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """
 
-    def __init__(self, pair, margin=32, protocol="manual"):
+    def __init__(self, pair: Pair, margin: int = 32, protocol: str = "manual") -> None:
         self.name, self.protocol = pair.name, protocol
         image, label_image = read_pair(pair)
         grid, array = prepare(image)
@@ -82,25 +84,25 @@ class LabelledScan:
             raise SEBrainSegError(f"{pair.labels} has no label; remove it and its scan.")
         array, labels = (np.pad(each, margin) for each in (array, labels))
         self.image = torch.from_numpy(array)
-        self.classes = torch.from_numpy(classes_of(labels))
+        self.classes = torch.from_numpy(_class_indices(labels))
         inside = (array > 0.02) | (labels > 0)
         self.stripped = bool(inside.sum() < LARGEST_STRIPPED * (labels > 0).sum())
         self.tissue_ids, tissues = np.unique(np.where(inside & (labels == 0), FLUID, labels), return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
-        self.pattern = None
+        self.pattern: Optional[torch.Tensor] = None
         brain = sitk.GetImageFromArray(inside.astype(np.uint8))
         distance = sitk.SignedMaurerDistanceMap(brain, squaredDistance=False, useImageSpacing=True)
         self.distance = torch.from_numpy(np.maximum(sitk.GetArrayFromImage(distance), 0).astype(np.float32))
-        self.centre = centre_of(labels)
+        self.centre = _centre_of(labels)
         positions = np.argwhere(labels > 0)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
 
-    def tissues_at(self, positions, narrowed=0.0):
-        """Tissues at ``positions``; the ventricles of a real scan stay as wide as they are."""
+    def tissues_at(self, positions: torch.Tensor, narrowed: float = 0.0) -> torch.Tensor:
+        """Return the tissues at ``positions``; the ventricles of a real scan stay as wide as they are."""
         return nearest(self.tissues, positions)
 
 
-def ventricle_walls(labels, tissues):
+def _ventricle_walls(labels: np.ndarray, tissues: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return what :class:`HeadLabels` calls ``depth`` and ``around``.
 
     Args:
@@ -134,25 +136,25 @@ class HeadLabels:
         centre, extent: as in :class:`LabelledScan`.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Path) -> None:
         image = read(path)
         if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
             raise SEBrainSegError(f"{path} is no volume of labels; remove it.")
-        labels = array_of(image)
+        labels = _array_of(image)
         self.name = Path(path).name.split(".")[0]
         self.tissue_ids, tissues = np.unique(labels, return_inverse=True)
         self.tissues = torch.from_numpy(tissues.reshape(labels.shape).astype(np.uint8))
-        positions = np.argwhere(classes_of(labels) > 0) if labels.min() >= 0 else ()
-        if not len(positions):
+        if labels.min() < 0 or not _class_indices(labels).any():
             raise SEBrainSegError(f"{path} has none of the brain structures; remove it.")
-        self.class_of_tissue = torch.from_numpy(classes_of(self.tissue_ids))
-        self.depth, self.around = map(torch.from_numpy, ventricle_walls(labels, self.tissues.numpy()))
-        self.pattern = None
-        self.centre = centre_of(labels)
+        positions = np.argwhere(_class_indices(labels) > 0)
+        self.class_of_tissue = torch.from_numpy(_class_indices(self.tissue_ids))
+        self.depth, self.around = map(torch.from_numpy, _ventricle_walls(labels, self.tissues.numpy()))
+        self.pattern: Optional[torch.Tensor] = None
+        self.centre = _centre_of(labels)
         self.extent = np.stack((positions.min(axis=0), positions.max(axis=0)), axis=1)
 
-    def tissues_at(self, positions, narrowed=0.0):
-        """Tissues at ``positions``, with ventricles whose walls have moved inwards by ``narrowed`` mm."""
+    def tissues_at(self, positions: torch.Tensor, narrowed: float = 0.0) -> torch.Tensor:
+        """Return the tissues at ``positions``, with ventricles whose walls have moved inwards by ``narrowed`` mm."""
         tissues = nearest(self.tissues, positions)
         if not narrowed:
             return tissues
@@ -160,13 +162,15 @@ class HeadLabels:
         return torch.where((depth > 0) & (depth < 10 * narrowed), nearest(self.around, positions), tissues)
 
 
-def labelled_scans(folder, names=None, protocol="manual"):
+def labelled_scans(
+    folder: Union[Path, str], names: Optional[Collection[str]] = None, protocol: str = "manual"
+) -> list[LabelledScan]:
     """Load every ``NAME_t1`` / ``NAME_structures`` pair of a folder, or those named; labels follow ``protocol``."""
     pairs = [pair for pair in find_pairs(folder) if names is None or pair.name in names]
     return [LabelledScan(pair, protocol=protocol) for pair in pairs]
 
 
-def head_labels(folder):
+def head_labels(folder: Union[Path, str]) -> list[HeadLabels]:
     """Load every label map of a folder.
 
     Raises:

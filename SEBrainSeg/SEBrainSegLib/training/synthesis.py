@@ -1,6 +1,8 @@
 """Synthetic scans: intensities for a label map, a skull around a stripped brain, what a scanner does to an image."""
 
 import math
+from collections.abc import Sequence
+from typing import Any, Union
 
 import numpy as np
 import torch
@@ -40,19 +42,23 @@ T1_CONTRAST = {
 }
 
 
-LEFT_OF = {41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26}
+# FreeSurfer id of the left counterpart, by that of the right structure.
+LEFT_OF = {
+    **{41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13, 53: 17, 54: 18, 57: 25, 58: 26},
+    **{60: 28, 62: 30, 163: 136, 164: 137},
+}
 
 
-LEFT_OF.update({60: 28, 62: 30, 163: 136, 164: 137})
-
-
-def tissue_intensities(rng, tissue_ids, stripped):
+def tissue_intensities(
+    rng: np.random.Generator, tissue_ids: Union[np.ndarray, Sequence[int]], stripped: bool
+) -> np.ndarray:
     """Draw a mean intensity for every tissue, in units of white matter; T1-like 19 times of 20.
 
     Left and right share a mean. Tissue outside the brain is anything from black to bright, or black if stripped.
     """
     t1_like = rng.random() < 0.95
-    means, drawn = np.zeros(len(tissue_ids), np.float32), {}
+    means = np.zeros(len(tissue_ids), np.float32)
+    drawn: dict[int, float] = {}
     spread = rng.uniform(0.01, 0.07)
     bare_csf = rng.random() < 0.5
     for index, tissue in enumerate(int(t) for t in tissue_ids):
@@ -69,8 +75,8 @@ def tissue_intensities(rng, tissue_ids, stripped):
     return means
 
 
-def blur(image, sigma):
-    """Gaussian blur of slices ``(N, H, W)``, each by itself."""
+def blur(image: torch.Tensor, sigma: float) -> torch.Tensor:
+    """Blur slices ``(N, H, W)``, each by itself, with a Gaussian of so many pixels."""
     if sigma < 0.15:
         return image
     radius = max(1, int(math.ceil(2.5 * sigma)))
@@ -79,8 +85,10 @@ def blur(image, sigma):
     return smoothed(image, taps)
 
 
-def synthesise(rng, head, positions, normal, narrowed=0.0):
-    """A scan's slices ``(slices, H, W)`` for the deformed ones of a label map, white matter near 1.
+def synthesise(
+    rng: np.random.Generator, head: Any, positions: torch.Tensor, normal: int, narrowed: float = 0.0
+) -> torch.Tensor:
+    """Return a scan's slices ``(slices, H, W)`` for the deformed ones of a label map, white matter near 1.
 
     Args:
         head: a :class:`~.scans.HeadLabels`, or a :class:`~.scans.LabelledScan`, whose surroundings stay black.
@@ -105,7 +113,7 @@ def synthesise(rng, head, positions, normal, narrowed=0.0):
     return blur(image, float(rng.uniform(0.3, 0.9)))
 
 
-def paint_skull(rng, image, distance, view):
+def paint_skull(rng: np.random.Generator, image: torch.Tensor, distance: torch.Tensor, view: str) -> torch.Tensor:
     """Surround a stripped brain with fluid, skull, marrow, scalp and, half of the time, more tissue beyond.
 
     Args:
@@ -113,7 +121,7 @@ def paint_skull(rng, image, distance, view):
         distance: mm outside the brain, same shape, 0 within.
         view: tells where "beyond" is: below the brain, or before it in axial slices.
     """
-    shape = tuple(image.shape[-2:])
+    shape = (image.shape[-2], image.shape[-1])
     warped = distance * (1 + 0.35 * smooth_noise(rng, 1, shape, 6)[0]).clamp(0.3, 3.0)
     layers = (
         (rng.uniform(0.0, 5.0), rng.uniform(0.05, 0.35)),
@@ -144,9 +152,13 @@ def paint_skull(rng, image, distance, view):
     return torch.where(distance > 0, soft, painted)
 
 
-def scanner_effects(rng, image):
-    """Contrast (gamma), bias field, resolution, noise and gain of slices ``(slices, H, W)``; values in [0, 2]."""
-    shape = tuple(image.shape[-2:])
+def scanner_effects(rng: np.random.Generator, image: torch.Tensor) -> torch.Tensor:
+    """Vary contrast (gamma), bias field, resolution, noise and gain of slices ``(slices, H, W)``.
+
+    Returns:
+        the same shape, in [0, 2].
+    """
+    shape = (image.shape[-2], image.shape[-1])
     image = image.clamp(min=0)
     image = image ** float(math.exp(rng.normal(0, 0.15)))
     image = image * torch.exp(smooth_noise(rng, 1, shape, 4)[0] * float(rng.uniform(0, 0.2)))

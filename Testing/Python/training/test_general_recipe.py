@@ -11,7 +11,7 @@ from SEBrainSegLib.choices.structures import structure_of
 from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.training import deformation
 from SEBrainSegLib.training import main as command
-from SEBrainSegLib.training.dataset_survey import Facts, hounsfield_window, split
+from SEBrainSegLib.training.dataset_survey import PairSurvey, hounsfield_window, split
 from SEBrainSegLib.training.general_recipe import GeneralRecipe, LabelledImage
 from SEBrainSegLib.training.pairs import Pair
 from SEBrainSegLib.training.training import duration, estimate
@@ -309,7 +309,7 @@ def test_what_a_model_knows_of_its_data_goes_with_it(tmp_path):
 
 
 def facts(name, labels, lowest=0.0, intensities=(0.0,)):
-    return Facts(Pair(name, None, None), (9, 9, 9), (1.0, 1.0, 1.0), dict.fromkeys(labels, 5), lowest, intensities)
+    return PairSurvey(Pair(name, None, None), (9, 9, 9), (1.0, 1.0, 1.0), dict.fromkeys(labels, 5), lowest, intensities)
 
 
 def test_hounsfield_units_are_recognised_by_the_air_in_every_scan():
@@ -358,7 +358,7 @@ def boxes(tmp_path_factory):
 
 
 def test_slices_go_where_the_structures_are(boxes):
-    drawn = [boxes.draw(np.random.default_rng(seed), (32, 32), True) for seed in range(40)]
+    drawn = [boxes.sample(np.random.default_rng(seed), (32, 32), True) for seed in range(40)]
     # One of 30 planes has it, and deformed slices cut it: chance alone would meet it in far fewer.
     assert sum(bool((classes == 1).any()) for _, classes, _ in drawn) > 28
     for image, classes, protocol in drawn:
@@ -367,7 +367,7 @@ def test_slices_go_where_the_structures_are(boxes):
 
 
 def test_what_is_outside_of_the_scan_counts_nowhere(boxes):
-    image, classes, _ = boxes.draw(np.random.default_rng(0), (96, 96), False)
+    image, classes, _ = boxes.sample(np.random.default_rng(0), (96, 96), False)
     assert (classes[:4] == 255).all() and (classes[-4:] == 255).all() and (classes != 255).sum() > 500
 
 

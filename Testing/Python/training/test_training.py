@@ -230,7 +230,7 @@ def test_mirrored_slices_have_left_and_right_swapped(scans, heads, view):
     left, right = (torch.tensor([class_of_label()[label] for label in ids]) for ids in (LEFT_IDS, RIGHT_IDS))
     brighter = []
     for step in range(60):
-        image, classes, protocol = recipe.draw(np.random.default_rng(step), (40, 40), True)
+        image, classes, protocol = recipe.sample(np.random.default_rng(step), (40, 40), True)
         on_left, on_right = torch.isin(classes, left), torch.isin(classes, right)
         if min(on_left.sum(), on_right.sum()) < 60:
             continue
@@ -335,19 +335,20 @@ def test_patterns_within_structures_are_those_of_the_scans(tmp_path):
     write(pair.image, brighter_outwards, "LIA")
     head = HeadLabels(write_head(tmp_path / "heads", "head_01", "PSR"))
     scans = 8 * [LabelledScan(pair)]
-    laid = intensity_patterns.lay(intensity_patterns.measure(scans), head.tissues, head.tissue_ids).numpy() / 100
+    measured = intensity_patterns.measure_patterns(scans)
+    patterns = intensity_patterns.pattern_volume(measured, head.tissues, head.tissue_ids).numpy() / 100
     r, a, s = world_grid()
     labels = label_at(r, a, s, WHOLE_HEAD)
     for white_matter in (2, 41):
         # Inside, where the cells of the pattern are neither at the box's border nor mixed with other tissue.
         inner = (labels == white_matter) & (np.abs(r) >= 3) & (np.abs(r) <= 9)
-        slope, _ = np.polyfit(np.abs(r[inner]), laid[inner], 1)
+        slope, _ = np.polyfit(np.abs(r[inner]), patterns[inner], 1)
         assert slope == pytest.approx(5 / (100 + 5 * 6), rel=0.3)
-        assert laid[labels == white_matter].mean() == pytest.approx(1, abs=0.05)
-    assert (laid[(labels == 0) | (labels == 502)] == 1).all()
+        assert patterns[labels == white_matter].mean() == pytest.approx(1, abs=0.05)
+    assert (patterns[(labels == 0) | (labels == 502)] == 1).all()
 
-    intensity_patterns.lay_over([head], scans)
-    assert (head.pattern.numpy() == np.round(100 * laid)).all()
+    intensity_patterns.add_patterns([head], scans)
+    assert (head.pattern.numpy() == np.round(100 * patterns)).all()
     centre = torch.tensor(head.centre).round()
     rows, columns = torch.meshgrid(torch.arange(-6.0, 7), torch.arange(-12.0, 13), indexing="ij")
     positions = (torch.stack((rows, torch.full_like(rows, -5), columns)) + centre[:, None, None])[:, None]
