@@ -102,7 +102,7 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
     conformed = normalise(array).transpose(2, 1, 0)
-    found = slices.classify(model(network, view), conformed, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify_in_view(model(network, view), conformed, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == conformed.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
@@ -130,7 +130,7 @@ def test_where_no_brain_is_seen_the_networks_look_at_everything(network):
     array = np.zeros((40, 50, 30), np.float32)
     box = brain_region.brain_box(model(network), array, torch.device("cpu"), lambda: None)
     assert array[box].shape == array.shape
-    within = brain_region.inside((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
+    within = brain_region.box_within((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
     assert within == (slice(3, 6), slice(2, 9), slice(5, 7))
 
 
@@ -254,8 +254,8 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
                 raise torch.cuda.OutOfMemoryError("injected")
             return super().forward(x)
 
-    expected = slices.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
-    found = slices.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
+    expected = slices.classify_in_view(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify_in_view(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -275,7 +275,7 @@ def test_a_gpu_gets_as_many_slices_at_a_time_as_its_free_memory_holds(monkeypatc
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7_000_000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7_000_000 + int(kept))
-    assert devices.batch(torch.device("cuda:0"), side * side) == slices
+    assert devices.batch_size(torch.device("cuda:0"), side * side) == slices
 
 
 def test_a_volume_without_a_brain_is_refused_not_invented(network):

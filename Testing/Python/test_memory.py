@@ -10,7 +10,7 @@ from SEBrainSegLib.inference import memory
 
 CODE = """
 import psutil, sys
-from SEBrainSegLib import memory
+from SEBrainSegLib.inference import memory
 if sys.argv[1] == "kept":
     memory.keep_what_is_freed()
 before = psutil.Process().memory_info().rss

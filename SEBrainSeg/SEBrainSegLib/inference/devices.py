@@ -62,15 +62,12 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return device.type == "cpu" and has_instructions is not None and bool(has_instructions())
 
 
-def precision(network: torch.nn.Module, device: torch.device) -> torch.dtype:
-    """Return the type of number that a network computes in on a device.
+def precision(device: torch.device) -> torch.dtype:
+    """Return the type of number that networks compute in on a device.
 
     Half precision on NVIDIA GPUs; bfloat16 on processors that have instructions for it, where it takes 0.6 of the time
-    and changes a label in less than a thousandth of the voxels; float32 elsewhere, and for networks that unpool:
-    rounding moves the maxima whose positions they use.
+    and changes a label in less than a thousandth of the voxels; float32 elsewhere.
     """
-    if isinstance(network, Unpooling):
-        return torch.float32
     if device.type == "cuda":
         return torch.float16
     return torch.bfloat16 if has_fast_bfloat16(device) else torch.float32

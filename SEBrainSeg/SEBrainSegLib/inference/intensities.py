@@ -1,9 +1,11 @@
 """Intensities as networks take them, whatever the scanner wrote."""
 
+from __future__ import annotations
+
 import numpy as np
-import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
+from ..lazy import sitk
 
 # Beyond this, an intensity is none, as infinity is none; float32 could not hold the differences of larger ones.
 LARGEST_INTENSITY = 1e36
@@ -18,7 +20,7 @@ HOT = 10.0
 FILLED, FILLED_SHARE, MOST_FILLS = -100.0, 1e-3, 3
 
 
-def without_hot_voxels(image):
+def without_hot_voxels(image: sitk.Image) -> sitk.Image:
     """Clip a few voxels far brighter or darker than all others, so that smoothing does not spread them."""
     voxels = sitk.GetArrayViewFromImage(image)
     low, high = (float(limit) for limit in np.percentile(voxels[::2, ::2, ::2], (0.05, 99.95)))
@@ -28,14 +30,14 @@ def without_hot_voxels(image):
     return sitk.Clamp(image, sitk.sitkFloat32, low - reach, high + reach)
 
 
-def air(image):
-    """The intensity to assume outside of an image: 0, or what is dark in one of intensities below 0."""
+def air(image: sitk.Image) -> float:
+    """Return the intensity to assume outside of an image: 0, or a dark one if intensities lie below 0."""
     dark = float(np.percentile(sitk.GetArrayViewFromImage(image)[::2, ::2, ::2], 1))
     return min(0.0, dark) if dark >= -LARGEST_INTENSITY else 0.0
 
 
-def finite(image):
-    """Return a float32 image in which what is no finite number, or next to none, is 0."""
+def finite(image: sitk.Image) -> sitk.Image:
+    """Return a float32 image in which 0 replaces values that are not finite or beyond :data:`LARGEST_INTENSITY`."""
     image = sitk.Cast(image, sitk.sitkFloat32)
     voxels = sitk.GetArrayViewFromImage(image)
     # Of not-a-number, neither is true.
@@ -46,7 +48,7 @@ def finite(image):
     return repaired
 
 
-def without_fill(image):
+def without_fill(image: sitk.Image) -> sitk.Image:
     """Return an image with 0 where a program filled what is outside of the field of view with one number.
 
     Of magnitudes, which are not negative, a negative number far below all others is none; nor is one far above them
@@ -63,7 +65,7 @@ def without_fill(image):
     return image
 
 
-def limits_of_content(voxels):
+def limits_of_content(voxels: np.ndarray) -> tuple[float, float] | None:
     """Return the least and the greatest intensity that is none with which an array was filled; ``None`` if all are."""
     sample, low, high = voxels[::2, ::2, ::2], float(voxels.min()), float(voxels.max())
     if low <= FILLED and (sample == low).mean() > FILLED_SHARE and low < high:
@@ -78,7 +80,7 @@ def limits_of_content(voxels):
     return None
 
 
-def normalise(array):
+def normalise(array: np.ndarray) -> np.ndarray:
     """Scale intensities so that air is about 0 and bright tissue about 1, clipped to [0, 2].
 
     Bright tissue is the 98th percentile of the voxels above the mean of those that are not 0; a few hot voxels do not

@@ -6,6 +6,7 @@ degraded, and on nonsense; ``Testing/Benchmarks/plausibility.py`` measures both 
 exchanged looks like any other: that cannot be seen.
 """
 
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -14,6 +15,7 @@ import SimpleITK as sitk
 from ..analysis.remarks import out_of_proportion, ranges, whole_brain
 from ..choices.parameters import Parameters
 from ..choices.structures import Structure, structures
+from .geometry import BRAIN_SPACING
 from .intensities import finite, without_fill
 
 SMALLEST_HEAD = 80.0  # mm; a brain is longer in every direction
@@ -28,7 +30,7 @@ NOISE = 0.5  # correlation of neighbouring voxels below which nothing but noise 
 MOST_OUT_OF_PROPORTION = 10  # of 31 structures; hydrocephalus, for one, concerns six
 
 
-def why_none(image, array):
+def why_none(image: sitk.Image, array: np.ndarray) -> str:
     """Return the end of a sentence that says why little brain was found, and what to do.
 
     Args:
@@ -47,7 +49,7 @@ def why_none(image, array):
     return "choose a T1-weighted scan of a whole head and check that its orientation and voxel spacing are right"
 
 
-def why_unlike(volumes, protocol):
+def why_unlike(volumes: dict[int, float], protocol: str) -> str:
     """Return a sentence if what was found is unlike any brain, as in a head upside down; ``""`` if it may be one.
 
     Parts that a scan does not show count for nothing.
@@ -104,13 +106,13 @@ GROWN_UP = 120.0  # mm along every axis
 LEAST_CONFIDENCE = {"unet": 0.78, "sdnet": 0.78, "densenet": 0.75}
 
 
-EVERY = 4  # voxels, of which one tells whether there is tissue
+EVERY = 4  # mm at which it is asked whether there is tissue
 
 
 TISSUE = 0.1  # of bright tissue; air is darker
 
 
-NEAR = 3  # such voxels around the place of a structure
+NEAR = 3  # such places around the place of a structure
 
 
 # A structure is cut off where its face at the scan's edge is larger than this share of that of the cube of its volume,
@@ -171,35 +173,51 @@ def why_unlikely(
     volumes: dict[int, float],
     confidence: Optional[float],
     parameters: Parameters,
+    spacing: Sequence[float] = BRAIN_SPACING,
+    protocol: Optional[str] = None,
 ) -> str:
     """Return a sentence on why what was found is unlikely to be right; ``""`` if it may be.
 
     Args:
-        labels: FreeSurfer ids of a conformed array ``[S, A, R]`` of 1 mm.
+        labels: FreeSurfer ids of a conformed array ``[S, A, R]``.
         array: its normalised intensities.
         volumes: ml by label.
         confidence: the network's mean probability of what it labels, in [0, 1]; ``None`` if it is not known.
         parameters: what was chosen.
+        spacing: mm along ``[S, A, R]``.
+        protocol: the convention of drawing; ``None``: that of ``parameters``. Of one that was never measured, or
+            ``""``, neither sizes nor what is missing can be judged.
     """
-    tissue = array[::EVERY, ::EVERY, ::EVERY] > TISSUE
-    places = places_of(labels, volumes)
+    protocol = parameters.protocol if protocol is None else protocol
+    tissue = tissue_of(array, spacing)
+    places = places_of(labels, volumes, spacing)
     return (
         why_misplaced(places, volumes)
-        or why_missing(places, tissue, volumes, parameters.protocol)
+        or why_missing(places, tissue, volumes, protocol)
         or why_size(tissue, volumes)
         or why_unsure(confidence, parameters)
-        or why_unlike(volumes, parameters.protocol)
+        or why_unlike(volumes, protocol)
     )
 
 
-def places_of(labels: np.ndarray, volumes: dict[int, float]) -> dict[int, np.ndarray]:
+def tissue_of(array: np.ndarray, spacing: Sequence[float] = BRAIN_SPACING) -> np.ndarray:
+    """Return whether normalised intensities ``[S, A, R]`` are brighter than air, every :data:`EVERY` mm."""
+    places = (np.arange(0, side * mm - 1e-6, EVERY) / mm for side, mm in zip(array.shape, spacing))
+    indices = (np.minimum(np.rint(each).astype(int), side - 1) for each, side in zip(places, array.shape))
+    return array[np.ix_(*indices)] > TISSUE
+
+
+def places_of(
+    labels: np.ndarray, volumes: dict[int, float], spacing: Sequence[float] = BRAIN_SPACING
+) -> dict[int, np.ndarray]:
     """Return the centre of gravity ``(S, A, R)`` in mm of every structure that is not tiny, by label."""
     # Every second voxel will do, in an eighth of the time.
     coarse = labels[::2, ::2, ::2]
     where = np.nonzero(coarse)
     found = coarse[where]
     counts = np.bincount(found, minlength=256)
-    sums = np.stack([np.bincount(found, weights=2.0 * axis, minlength=256) for axis in where], axis=1)
+    sums = [np.bincount(found, weights=2.0 * mm * index, minlength=256) for mm, index in zip(spacing, where)]
+    sums = np.stack(sums, axis=1)
     return {
         label: sums[label] / counts[label]
         for label, ml in volumes.items()
@@ -289,7 +307,7 @@ def why_missing(places: dict[int, np.ndarray], tissue: np.ndarray, volumes: dict
 
     Args:
         places: as of :func:`places_of`.
-        tissue: whether every fourth voxel is brighter than air, ``[S, A, R]``.
+        tissue: as of :func:`tissue_of`.
         volumes: ml by label.
         protocol: the convention of drawing.
     """
@@ -371,7 +389,8 @@ def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]
         table: what its labels are.
     """
     voxels, spacing = sitk.GetArrayViewFromImage(labels), labels.GetSpacing()[::-1]
-    counts = np.bincount(voxels.ravel())
+    # Plane by plane: counting makes numbers of 8 bytes of all.
+    counts = sum(np.bincount(plane.ravel(), minlength=int(voxels.max()) + 1) for plane in voxels)
     limits = CUT * (counts * np.prod(spacing)) ** (2 / 3)
     cut = np.zeros(len(counts), bool)
     for axis in range(voxels.ndim):

@@ -721,8 +721,8 @@ class Presenter:
     def to_look_at(self, segmentation):
         """Return what is unusual about a segmentation, or what can be done next, for the status line."""
         names = [row["structure"] for row in self.rows_of(segmentation) if row["remark"]]
-        if segmentation.doubt:
-            return _("It is unlikely to be right: {doubt}").format(doubt=segmentation.doubt)
+        if segmentation.implausibility:
+            return _("It is unlikely to be right: {reason}").format(reason=segmentation.implausibility)
         if not names:
             return _("Next: groups, 3D and volumes under Result.")
         return _("Under Result, the table of volumes has remarks on: {names}.").format(names=", ".join(names))
