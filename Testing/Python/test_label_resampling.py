@@ -66,7 +66,7 @@ def test_on_a_finer_grid_surfaces_are_closer_to_the_anatomy_than_stairs(spacing,
     found, stairs = (sitk.GetArrayFromImage(each) for each in (found, restore(LABELS, reference)))
     assert (found != expected).sum() < 0.75 * (stairs != expected).sum()
     # A structure of half a millilitre loses a little where it is most curved.
-    for label, most in ((2, 0.01), (41, 0.02), (49, 0.06)):
+    for label, most in ((2, 0.02), (41, 0.02), (49, 0.06)):
         assert (found == label).sum() == pytest.approx((expected == label).sum(), rel=most)
 
 
