@@ -27,10 +27,10 @@ BRAIN_SPACING = (1.0, 1.0, 1.0)  # mm along [S, A, R]
 
 
 # Beyond this many voxels a side or in all, a header is wrong rather than a patient large.
-LARGEST_SIDE = 2048
+_LARGEST_SIDE = 2048
 
 
-LARGEST_VOLUME = 768**3
+_LARGEST_VOLUME = 768**3
 
 
 def voxel_to_ras(image: sitk.Image) -> np.ndarray:
@@ -94,7 +94,7 @@ def corners(image: sitk.Image) -> np.ndarray:
     return np.array([image.TransformIndexToPhysicalPoint(index) for index in indices])
 
 
-def without_aliasing(image: sitk.Image, spacing: Sequence[float]) -> sitk.Image:
+def _without_aliasing(image: sitk.Image, spacing: Sequence[float]) -> sitk.Image:
     """Smooth the axes sampled more finely than ``spacing``, so that a sample stands for the tissue around it."""
     direction, sigmas = np.abs(np.array(image.GetDirection()).reshape(3, 3)), {}
     for axis, fine in enumerate(image.GetSpacing()):
@@ -130,7 +130,7 @@ def conform(image: sitk.Image, spacing: Sequence[float] = BRAIN_SPACING, outside
     check(image)
     ras = to_ras(corners(image))
     size = [int(n) for n in np.ceil(np.ptp(ras, axis=0) / spacing[::-1] - 1e-3) + 1]
-    if max(size) > LARGEST_SIDE or np.prod(size, dtype=float) > LARGEST_VOLUME:
+    if max(size) > _LARGEST_SIDE or np.prod(size, dtype=float) > _LARGEST_VOLUME:
         raise SEBrainSegError(
             f"The image is {np.ptp(ras, axis=0).max():.0f} mm long, too large to be segmented; "
             "check the voxel spacing in its header."
@@ -141,7 +141,7 @@ def conform(image: sitk.Image, spacing: Sequence[float] = BRAIN_SPACING, outside
         image = without_fill(image)
         outside = air(image)
     return sitk.Resample(
-        without_aliasing(image, spacing),
+        _without_aliasing(image, spacing),
         size,
         sitk.Transform(3, sitk.sitkIdentity),
         sitk.sitkLinear,
