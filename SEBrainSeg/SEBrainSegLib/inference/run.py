@@ -249,7 +249,7 @@ def _classify(
     """Classify a conformed array on a device, or on the CPU where the device cannot."""
     note = ""
     if not all(devices.can_run(model.network, device) for model in models):
-        device, note = torch.device("cpu"), f", as {device} cannot run this network"
+        device, note = torch.device("cpu"), f", as the GPU ({device}) lacks an operation of this network"
     try:
         return _classify_on(device, models, array, job, report, note)
     except RuntimeError as error:
