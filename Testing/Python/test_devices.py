@@ -45,7 +45,9 @@ def test_a_network_that_a_gpu_cannot_run_goes_to_the_cpu_which_is_said(gpu_witho
     found = segment(phantom(centred(np.eye(3), SIZE), SIZE), "sdnet", "none", progress=lambda *step: told.append(step))
     assert found.device == "cpu" and found.volumes[2] > 100
     during = [message for fraction, message in told if 0.2 < fraction < 0.9]
-    assert during and all(message.endswith("on cpu, as the GPU (meta) lacks an operation of this network") for message in during)
+    assert during and all(
+        message.endswith("on cpu, as the GPU (meta) lacks an operation of this network") for message in during
+    )
 
 
 def test_only_networks_that_unpool_are_kept_from_it(gpu_without_unpooling, monkeypatch):
