@@ -268,7 +268,7 @@ def found_in(image: sitk.Image, protocol: str) -> Evidence:
     seen = []
     with patch.object(plausibility, "why_unlikely", lambda *evidence: seen.append(evidence) or ""):
         try:
-            doubt = segment(image, protocol=protocol, accept_unlikely=True).doubt
+            doubt = segment(image, protocol=protocol, accept_unlikely=True).implausibility
         except SEBrainSegError as error:
             doubt = str(error)
     if not seen:

@@ -21,12 +21,12 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 from scores import dice_of_structures  # noqa: E402
 from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.choices.structures import structures  # noqa: E402
-from SEBrainSegLib.inference.brain_region import brain_box, inside  # noqa: E402
+from SEBrainSegLib.inference.brain_region import box_within, brain_box  # noqa: E402
 from SEBrainSegLib.inference.cleanup import keep_largest, keep_pieces  # noqa: E402
 from SEBrainSegLib.inference.geometry import conform, restore  # noqa: E402
 from SEBrainSegLib.inference.head_region import head_box  # noqa: E402
 from SEBrainSegLib.inference.intensities import normalise  # noqa: E402
-from SEBrainSegLib.inference.slices import classify, classify_in_views  # noqa: E402
+from SEBrainSegLib.inference.slices import classify_in_view, classify_in_views  # noqa: E402
 from SEBrainSegLib.networks import bundled  # noqa: E402
 from SEBrainSegLib.networks.classes import labels_of_classes, mirrored_classes  # noqa: E402
 
@@ -79,9 +79,9 @@ def main():
         conformed = conform(image)
         array = normalise(sitk.GetArrayFromImage(conformed))
         box, classes, device = head_box(array), np.zeros(array.shape, np.uint8), torch.device("cpu")
-        box = inside(box, brain_box(models[0], array[box], device, lambda: None))
+        box = box_within(box, brain_box(models[0], array[box], device, lambda: None))
         if len(models) == 1:
-            classes[box] = classify(models[0], array[box], device, lambda fraction: None)[0]
+            classes[box] = classify_in_view(models[0], array[box], device, lambda fraction: None)[0]
         else:
             classes[box] = classify_in_views(models, array[box], device, lambda fraction: None)[0]
         scores = []

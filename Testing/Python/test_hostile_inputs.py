@@ -410,7 +410,7 @@ def test_a_result_unlike_any_brain_is_refused(monkeypatch):
     with pytest.raises(UnlikelyError, match="unsure of most of what it found"):
         segment(image + noise, device="cpu")
     found = segment(image + noise, device="cpu", accept_unlikely=True)
-    assert found.volumes[2] > 10 and "unsure of most of what it found" in found.doubt
+    assert found.volumes[2] > 10 and "unsure of most of what it found" in found.implausibility
 
 
 # Files
@@ -734,9 +734,9 @@ def test_another_table_of_labels_is_refused(organs, rows):
 def test_gpu_memory_that_is_too_small_for_one_slice_leaves_the_same_answer_to_the_cpu(network, monkeypatch):
     size = (80, 96, 76)
     image = phantom(centred(np.eye(3), size), size)
-    asked, original, told = [], slices.look, []
+    asked, original, told = [], slices.classify_volume, []
 
-    def look(models, array, device, *others):
+    def classify_volume(models, array, device, *others):
         # The volume is there as a whole already.
         assert array.device.type == device.type
         asked.append(device.type)
@@ -744,7 +744,7 @@ def test_gpu_memory_that_is_too_small_for_one_slice_leaves_the_same_answer_to_th
             raise torch.cuda.OutOfMemoryError("injected")
         return original(models, array, device, *others)
 
-    monkeypatch.setattr(inference_run, "look", look)
+    monkeypatch.setattr(inference_run, "classify_volume", classify_volume)
     monkeypatch.setattr(inference_run, "brain_box", lambda model, array, *_: tuple(slice(0, n) for n in array.shape))
     expected = segment(image, device="cpu")
     asked.clear()
@@ -779,7 +779,9 @@ def test_another_number_of_threads_gives_nearly_the_same_labels():
     try:
         for threads in (1, 2, 2):
             torch.set_num_threads(threads)
-            found.append(slices.look([model(network)], array, torch.device("cpu"), lambda fraction: None).classes)
+            found.append(
+                slices.classify_volume([model(network)], array, torch.device("cpu"), lambda fraction: None).classes
+            )
     finally:
         torch.set_num_threads(before)
     assert (found[0] == found[1]).mean() > 0.99

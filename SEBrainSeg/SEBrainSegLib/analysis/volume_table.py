@@ -34,9 +34,9 @@ def rows(segmentation):
     for structure in segmentation.structures:
         pairs.setdefault(structure.unsided_name, {})[structure.side] = structure.label
     found = [row(name, sides, segmentation, notes) for name, sides in pairs.items()]
-    if segmentation.doubt:
+    if segmentation.implausibility:
         whole = {**dict.fromkeys(COLUMNS, ""), "structure": WHOLE, "total_ml": sum(segmentation.volumes.values())}
-        found.insert(0, {**whole, "remark": f"unlikely to be right: {segmentation.doubt}"})
+        found.insert(0, {**whole, "remark": f"unlikely to be right: {segmentation.implausibility}"})
     return found
 
 

@@ -70,8 +70,8 @@ class BidsScan(Scan):
 
     def writers(self, parameters):
         def write_metadata(image, found, path):
-            doubt = {"Doubt": found.doubt} if found.doubt else {}
-            write_json(path, {**self.metadata(parameters), "Device": found.device, **doubt})
+            implausibility = {"Implausibility": found.implausibility} if found.implausibility else {}
+            write_json(path, {**self.metadata(parameters), "Device": found.device, **implausibility})
 
         return {
             "_dseg.seg.nrrd": WRITERS[".seg.nrrd"],

@@ -9,6 +9,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
+from ..inference.geometry import LPS_TO_RAS, voxel_to_ras
 
 ROWS = ("srow_x", "srow_y", "srow_z")
 
@@ -133,14 +134,6 @@ def problem(fields):
     return ""
 
 
-def geometry_of(image):
-    """Return the 4x4 affine to RAS, in mm, of an image."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    affine[:3, 3] = image.GetOrigin()
-    return np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine
-
-
 def disagreement(image):
     """Return a sentence if the qform and sform of the file of an image differ, which of them was read; else ``""``."""
     fields = fields_of(image)
@@ -151,7 +144,7 @@ def disagreement(image):
     distance = apart(first, second, image.GetSize())
     if distance <= APART:
         return ""
-    is_first = apart(geometry_of(image), first, image.GetSize()) < apart(geometry_of(image), second, image.GetSize())
+    is_first = apart(voxel_to_ras(image), first, image.GetSize()) < apart(voxel_to_ras(image), second, image.GetSize())
     return (
         f"The header places the scan twice, up to {distance:.1f} mm apart: the {'qform' if is_first else 'sform'} was "
         "read, and the NIfTI label map has both."
@@ -190,7 +183,7 @@ def correct(image):
     if image.GetDimension() != 3 or problem(fields):
         return
     affines = [affine for affine in (qform(fields), sform(fields)) if spans(affine)]
-    found, to_mm = geometry_of(image), np.diag((*[unit(fields)] * 3, 1.0))
+    found, to_mm = voxel_to_ras(image), np.diag((*[unit(fields)] * 3, 1.0))
     if all(not apart(found, to_mm @ affine, image.GetSize()) <= APART for affine in affines):
         set_geometry(image, best(fields))
 
@@ -207,7 +200,7 @@ def set_geometry(image, affine, name="the image"):
     Raises:
         SEBrainSegError: its axes do not span space.
     """
-    lps = np.diag((-1.0, -1.0, 1.0, 1.0)) @ affine
+    lps = LPS_TO_RAS @ affine
     sides = np.linalg.norm(lps[:3, :3], axis=0)
     try:
         if not (sides > 0).all():
@@ -235,7 +228,7 @@ def write(image, path, fields=None):
     header.set_data_shape(voxels.shape)
     if fields is None:
         header.set_xyzt_units("mm")
-        header.set_sform(geometry_of(image), 1)
+        header.set_sform(voxel_to_ras(image), 1)
         header["pixdim"][1:4] = image.GetSpacing()
     else:
         for name in NUMBERS:

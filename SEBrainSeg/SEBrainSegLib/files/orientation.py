@@ -9,6 +9,7 @@ import re
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
+from ..inference.geometry import voxel_to_ras
 from . import nifti
 
 # What the readers leave in an image's metadata: why its orientation is not known, and what to tell a user besides.
@@ -142,7 +143,7 @@ def doubt_of(path):
     why = nifti.problem(fields) if fields else ""
     if not states_one(path, header):
         why = f"{path} does not say which way the head lies"
-    return why, nifti.geometry_of(header)
+    return why, voxel_to_ras(header)
 
 
 def states_one(path, header):

@@ -12,7 +12,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
-from ..inference.geometry import plain
+from ..inference.geometry import without_single_axes
 from . import dicom, nifti
 from .native_paths import by_native_path, native_folder
 from .orientation import UNSTATED, add_note, mark_unstated, settled
@@ -54,7 +54,7 @@ def read(path, orientation="", series=""):
         image = read_mgh(path)
     else:
         image = read_file(path)
-    return settled(plain(image), orientation, path)
+    return settled(without_single_axes(image), orientation, path)
 
 
 def read_file(path):

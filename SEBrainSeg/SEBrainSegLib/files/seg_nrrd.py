@@ -1,17 +1,14 @@
 """Slicer's segmentation file (.seg.nrrd), written without Slicer."""
 
-import numpy as np
 import SimpleITK as sitk
+
+from ..inference.geometry import voxel_to_ras
 
 
 def reference_geometry(image):
     """Slicer's text for an image's grid: IJK-to-RAS matrix row by row, then the extent."""
-    to_ras = np.diag((-1.0, -1.0, 1.0, 1.0))
-    matrix = np.eye(4)
-    matrix[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
-    matrix[:3, 3] = image.GetOrigin()
     extent = [limit for size in image.GetSize() for limit in (0, size - 1)]
-    return "".join(f"{value:.15g};" for value in [*(to_ras @ matrix).ravel(), *extent])
+    return "".join(f"{value:.15g};" for value in [*voxel_to_ras(image).ravel(), *extent])
 
 
 def write(labels, structures, path):

@@ -1,12 +1,17 @@
 """Recalibration maps: what an SE block did, seen in the forward passes that make a segmentation."""
 
+from collections.abc import Sequence
+from typing import Callable, Optional
+
 import numpy as np
+import torch
 
 from ..errors import SEBrainSegError
+from ..networks.architectures import EncoderDecoder
 from ..networks.squeeze_excitation import ChannelSE, SpatialSE
 
 
-def block_named(network, name):
+def block_named(network: EncoderDecoder, name: str) -> torch.nn.Module:
     """Return the SE block that follows ``"encoder 1"``, ``"decoder 4"`` or ``"bottleneck"`` of a network.
 
     Raises:
@@ -25,7 +30,7 @@ def block_named(network, name):
 class Recorder:
     """Records the excitation of one SE block while a network classifies the slices of a volume.
 
-    Use it as a context; call :meth:`take` after every batch.
+    Use it as a context; call :meth:`record` after every batch.
 
     Args:
         network: an :class:`~.architectures.EncoderDecoder`.
@@ -38,44 +43,45 @@ class Recorder:
         channels: ``(slices, C)`` in [0, 1], or ``None`` of a block without cSE.
     """
 
-    def __init__(self, network, name, shape):
-        self.block, self.shape = block_named(network, name), shape
-        self.spatial = self.channels = None
-        self.last = {}
+    def __init__(self, network: EncoderDecoder, name: str, shape: Sequence[int]) -> None:
+        self.spatial: Optional[np.ndarray] = None
+        self.channels: Optional[np.ndarray] = None
+        self._block, self._shape = block_named(network, name), tuple(shape)
+        self._gates: dict[type, torch.Tensor] = {}  # of the last forward pass
 
-    def __enter__(self):
-        self.handles = []
-        for module in self.block.modules():
+    def __enter__(self) -> "Recorder":
+        self._handles = []
+        for module in self._block.modules():
             if isinstance(module, (ChannelSE, SpatialSE)):
-                self.handles.append(module.gate.register_forward_hook(self.hook(type(module))))
+                self._handles.append(module.gate.register_forward_hook(self._hook(type(module))))
         return self
 
-    def __exit__(self, *_):
-        for handle in self.handles:
+    def __exit__(self, *_) -> None:
+        for handle in self._handles:
             handle.remove()
 
-    def hook(self, kind):
+    def _hook(self, kind: type) -> Callable:
         def keep(module, inputs, gates):
-            self.last[kind] = gates
+            self._gates[kind] = gates
 
         return keep
 
-    def take(self, first, size):
-        """Take what the last forward pass left.
+    def record(self, first: int, size: Sequence[int]) -> None:
+        """Record the gates of the last forward pass.
 
         Args:
             first: number of its first slice.
             size: rows and columns of the slices that the network was given, with their padding.
         """
-        if ChannelSE in self.last:
-            gates = self.last[ChannelSE].float().cpu().numpy()
+        if ChannelSE in self._gates:
+            gates = self._gates[ChannelSE].float().cpu().numpy()
             if self.channels is None:
-                self.channels = np.zeros((self.shape[0], gates.shape[1]), np.float32)
+                self.channels = np.zeros((self._shape[0], gates.shape[1]), np.float32)
             self.channels[first : first + len(gates)] = gates
-        if SpatialSE in self.last:
-            gates = self.last[SpatialSE][:, 0].float().cpu().numpy()
+        if SpatialSE in self._gates:
+            gates = self._gates[SpatialSE][:, 0].float().cpu().numpy()
             if self.spatial is None:
-                self.spatial = np.zeros(self.shape, np.float32)
+                self.spatial = np.zeros(self._shape, np.float32)
             for axis in (1, 2):
                 gates = gates.repeat(size[axis - 1] // gates.shape[axis], axis=axis)
-            self.spatial[first : first + len(gates)] = gates[:, : self.shape[1], : self.shape[2]]
+            self.spatial[first : first + len(gates)] = gates[:, : self._shape[1], : self._shape[2]]

@@ -1,15 +1,24 @@
 """Where the head is, told by its brightness alone; without torch, as pictures need it, too."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
+from .geometry import BRAIN_SPACING
 
-def head_box(array, threshold=0.1, margin=8):
-    """Return slices around what is brighter than air, so that the empty surround costs nothing.
+Box = tuple[slice, ...]
+
+
+def head_box(
+    array: np.ndarray, threshold: float = 0.1, margin: float = 8.0, spacing: Sequence[float] = BRAIN_SPACING
+) -> Box:
+    """Return the box around what is brighter than air, so that the empty surround costs nothing.
 
     Args:
         array: normalised, ``[S, A, R]``.
         threshold: what counts as brighter than air.
         margin: mm kept around.
+        spacing: mm along ``[S, A, R]``.
     """
     bright = array > threshold
     box = []
@@ -18,5 +27,6 @@ def head_box(array, threshold=0.1, margin=8):
         share = bright.mean(axis=tuple(other for other in range(3) if other != axis))
         planes = np.flatnonzero(share > 3e-4)
         first, last = (planes[0], planes[-1]) if planes.size else (0, array.shape[axis] - 1)
-        box.append(slice(max(0, first - margin), last + 1 + margin))
+        around = int(np.ceil(margin / spacing[axis]))
+        box.append(slice(max(0, first - around), last + 1 + around))
     return tuple(box)

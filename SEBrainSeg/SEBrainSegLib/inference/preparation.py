@@ -1,5 +1,8 @@
 """From an image to the conformed array that a network takes."""
 
+from collections.abc import Sequence
+from typing import Optional
+
 import numpy as np
 import SimpleITK as sitk
 
@@ -8,7 +11,7 @@ from .geometry import BRAIN_SPACING, check_scalar, conform
 from .intensities import finite, normalise
 
 
-def stack(image):
+def stack(image: sitk.Image) -> sitk.Image:
     """Return a 2D image, or a volume whose slices are 2D images of their own, as a volume of float32, as it is.
 
     Raises:
@@ -21,7 +24,11 @@ def stack(image):
     return finite(image)
 
 
-def prepare(image, spacing=BRAIN_SPACING, window=None):
+def prepare(
+    image: sitk.Image,
+    spacing: Optional[Sequence[float]] = BRAIN_SPACING,
+    window: Optional[Sequence[float]] = None,
+) -> tuple[sitk.Image, np.ndarray]:
     """Bring an image to the grid and the intensities that a network takes.
 
     Args:

@@ -1,4 +1,4 @@
-"""What comes of segmenting a volume, without torch."""
+"""The result of segmenting a volume, without torch."""
 
 # Python 3.9 knows no ``X | None``, and SimpleITK is not to be imported for a type.
 from __future__ import annotations
@@ -12,11 +12,11 @@ from ..lazy import sitk
 
 @dataclass(frozen=True)
 class Excitation:
-    """What one SE block did in the forward passes that made a segmentation.
+    """The excitation of one SE block in the forward passes that made a segmentation.
 
     Attributes:
         block: its name, as in ``"decoder 4"``.
-        spatial: of sSE and scSE, the spatial excitation in [0, 1] on the input's grid, float32; 0 where no slice was.
+        spatial: of sSE and scSE, the spatial excitation in [0, 1] on the input's grid, float32; 0 beyond the slices.
         mean, spread: of cSE and scSE, mean and standard deviation over the slices of every channel's excitation.
     """
 
@@ -28,7 +28,7 @@ class Excitation:
 
 @dataclass(frozen=True)
 class Segmentation:
-    """What was found in a volume.
+    """Labels of the structures in a volume, and what else was asked for.
 
     Attributes:
         labels: image of labels on the input's grid, 0 elsewhere; FreeSurfer ids with a bundled network. uint8, or
@@ -42,7 +42,8 @@ class Segmentation:
             empty unless asked for.
         confidence: that probability in every voxel, background included, float32 on the input's grid.
         excitation: what one of the SE blocks did.
-        doubt: one sentence on why the whole is unlikely to be right, of a result that was accepted all the same.
+        implausibility: one sentence on why the whole is unlikely to be right, of a result that was accepted all the
+            same; ``""`` if it may be right.
         cut_off: labels of the structures that the edge of the scan cuts off.
     """
 
@@ -55,5 +56,5 @@ class Segmentation:
     confidences: dict[int, float] = field(default_factory=dict)
     confidence: sitk.Image | None = None
     excitation: Excitation | None = None
-    doubt: str = ""
+    implausibility: str = ""
     cut_off: tuple[int, ...] = ()

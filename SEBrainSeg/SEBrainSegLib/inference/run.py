@@ -1,6 +1,11 @@
-"""From a volume to its structures: conformed volume -> slices -> network -> labels -> the input's grid."""
+"""Segmentation of a volume, step by step: conformed volume, slices, networks, labels, the input's grid."""
+
+from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Callable
 
 import numpy as np
 import SimpleITK as sitk
@@ -9,41 +14,46 @@ import torch
 from ..analysis.volume_table import volumes_of
 from ..choices.job import Job
 from ..choices.parameters import Parameters
-from ..choices.structures import selected
+from ..choices.structures import Structure, selected
 from ..errors import Cancelled, SEBrainSegError, UnlikelyError
 from ..files.orientation import refuse_unknown, settled
 from ..networks import bundled, user_models
 from ..networks.classes import labels_of_classes
+from ..networks.model_file import Model
 from . import devices, plausibility
-from .brain_region import Sureness, brain_box, inside
+from .brain_region import MeanConfidence, box_within, brain_box
 from .cleanup import keep_largest, keep_pieces
-from .geometry import plain, restore
-from .head_region import head_box
+from .geometry import BRAIN_SPACING, restore, without_single_axes
+from .head_region import Box, head_box
+from .label_resampling import labels_on_grid_of
 from .preparation import prepare
 from .result import Excitation, Segmentation
 from .sides import part_sides
-from .slices import look
+from .slices import Prediction, classify_volume
 
 SMALLEST_BRAIN = 100.0  # ml; far below any brain with its structures
 
 
+Report = Callable[[float, str], None]  # called with a fraction and a message; raises Cancelled
+
+
 def segment(
-    image,
-    architecture="unet",
-    se="scse",
-    view="coronal",
-    device="auto",
-    progress=None,
-    cancelled=None,
-    protocol="freesurfer",
-    model="",
-    structures="",
-    confidence=False,
-    excitation="",
-    orientation="",
-    accept_unlikely=False,
+    image: sitk.Image,
+    architecture: str = "unet",
+    se: str = "scse",
+    view: str = "coronal",
+    device: str = "auto",
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+    protocol: str = "freesurfer",
+    model: str = "",
+    structures: str = "",
+    confidence: bool = False,
+    excitation: str = "",
+    orientation: str = "",
+    accept_unlikely: bool = False,
 ) -> Segmentation:
-    """Segment 31 brain structures in a T1-weighted MR volume, or what a network of the user's was trained for.
+    """Segment 31 brain structures in a T1-weighted MR volume, or what a user's own network was trained for.
 
     Args:
         image: scalar 3D ``SimpleITK.Image`` of a head or a skull-stripped brain; any orientation and spacing. With a
@@ -60,11 +70,12 @@ def segment(
         model: name or path of a network that ``sebrainseg-train`` made, see :mod:`.user_models`, instead of the
             bundled one of that ``architecture``, ``se`` and ``view``.
         structures: those to keep, as in ``"Hippocampus, Left Amygdala"``; see :func:`.structures.selected`.
-        confidence: whether to tell the probability of the network's choice.
-        excitation: name of the SE block whose excitation to tell, as in ``"decoder 4"``.
+        confidence: whether to return the probability of the network's choice.
+        excitation: name of the SE block whose excitation to return, as in ``"decoder 4"``.
         orientation: three letters as in ``"RAS"``, towards where the axes of ``image`` run, if its file did not say it;
             see :mod:`.orientation`. The labels are on a grid of this orientation, then.
-        accept_unlikely: whether to return a result that is unlikely to be right, too; its ``doubt`` says why.
+        accept_unlikely: whether to return a result that is unlikely to be right, too; its
+            ``implausibility`` says why.
 
     Returns:
         the labels on the grid of ``image``, the volumes in ml, and what else was asked for.
@@ -79,12 +90,17 @@ def segment(
     return run(image, Job((parameters,), confidence, excitation, accept_unlikely), progress, cancelled)[0]
 
 
-def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
+def run(
+    image: sitk.Image,
+    job: Job,
+    progress: Callable[[float, str], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> tuple[Segmentation, ...]:
     """Segment a volume with one choice after the other; it is prepared once.
 
     Args:
         image, progress, cancelled: see :func:`segment`.
-        job: a :class:`~.job.Job`.
+        job: the choices, and what to return besides the labels.
 
     Returns:
         a segmentation for every choice.
@@ -94,147 +110,233 @@ def run(image, job, progress=None, cancelled=None) -> tuple[Segmentation, ...]:
     """
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
-    image = plain(image)
-    prepared: dict[object, tuple] = {}
-    choices, found = job.checked().choices, []
+    image = without_single_axes(image)
+    choices, conformed, segmentations = job.checked().choices, {}, []
     for number, parameters in enumerate(choices):
 
-        def step(fraction, message, number=number, title=parameters.title):
+        def report(fraction, message, number=number, title=parameters.title):
             if cancelled():
                 raise Cancelled
             which = f"{title}: " if len(choices) > 1 else ""
             progress((number + fraction) / len(choices), which + message)
 
         try:
-            found.append(run_choice(image, job, parameters, prepared, step))
+            segmentations.append(_segment_with(parameters, image, job, conformed, report))
         except SEBrainSegError as error:
             if len(choices) == 1:
                 raise
             raise type(error)(f"{parameters.title}: {error}") from None
-    return tuple(found)
+    return tuple(segmentations)
 
 
-def run_choice(image, job, parameters, prepared, step):
+@dataclass(frozen=True)
+class _Conformed:
+    """A volume on the grid and with the intensities that networks take.
+
+    Attributes:
+        grid: image of that grid.
+        array: normalised intensities, ``[S, A, R]``.
+    """
+
+    grid: sitk.Image
+    array: np.ndarray
+
+    def whole(self, part: np.ndarray, box: Box) -> np.ndarray:
+        """Return an array of the whole grid, 0 but for a part."""
+        array = np.zeros(self.array.shape, part.dtype)
+        array[box] = part
+        return array
+
+
+@dataclass(frozen=True)
+class _Classified:
+    """The prediction for the part of a conformed volume where the brain is.
+
+    Attributes:
+        prediction: for that part.
+        box: the part.
+        confidence: mean probability of what is labelled, in [0, 1]; ``None`` if it is not known.
+        device: where it was computed.
+    """
+
+    prediction: Prediction
+    box: Box
+    confidence: float | None
+    device: torch.device
+
+
+def _segment_with(
+    parameters: Parameters, image: sitk.Image, job: Job, conformed_before: dict[tuple, _Conformed], report: Report
+) -> Segmentation:
     """Segment a volume with one choice.
 
     Args:
-        job: what to tell besides the labels.
-        prepared: what other choices have prepared, by what their networks take; added to.
-        step: called with a fraction and a message; raises :class:`Cancelled`.
+        conformed_before: what was prepared for other choices, by spacing and window; added to.
     """
     started = time.monotonic()
-    target = devices.choose(parameters.device)
-    step(0.0, "Loading the network")
-    if parameters.model:
-        models = [user_models.load(parameters.model, parameters.protocol)]
-    else:
-        models = [
-            bundled.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views
-        ]
-    kept, brain = selected(parameters.structures, models[0].structures), models[0].segments_brains
-    step(0.05, "Preparing the volume")
-    needs = models[0].spacing, models[0].window
-    if models[0].spacing is not None:
-        refuse_unknown(image)
-    if needs not in prepared:
-        prepared[needs] = prepare(image, *needs)
-    grid, array = prepared[needs]
-    doubt = plausibility.why_no_scan(image) if brain else ""
-    refuse_unlikely(doubt, job)
-    box = head_box(array) if brain else (slice(None),) * 3
-    views = " and ".join(each.view for each in models)
-    sureness = Sureness()
-
-    def batch_done(fraction):
-        step(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {target}")
-
-    def found_on(device):
-        # To the device once, and the result back once.
-        volume, within = torch.as_tensor(array[box]).to(device), box
-        if brain:
-            part = brain_box(models[0], volume, device, lambda: batch_done(0.0), sureness)
-            volume, within = volume[part], inside(box, part)
-        return within, look(models, volume, device, batch_done, job.confidence, job.excitation)
-
-    batch_done(0.0)
-    try:
-        box, found = found_on(target)
-    except RuntimeError as error:
-        if target.type == "cpu" or not devices.is_out_of_memory(error):
-            raise
-        found = None
-    # Outside of the clause above, whose traceback would keep the GPU's memory in use.
-    if found is None:
-        for each in models:
-            each.network.to("cpu")
-        devices.release_memory(target)
-        target = torch.device("cpu")
-        step(0.15, "The GPU's memory is full, going on with the CPU")
-        box, found = found_on(target)
-    step(0.9, "Returning to the input's grid")
-
-    def whole(part):
-        volume = np.zeros(array.shape, part.dtype)
-        volume[box] = part
-        return volume
-
-    classes = found.classes
-    if brain:
-        classes = keep_largest(classes)
-        classes = keep_pieces(part_sides(classes) if [each.view for each in models] == ["sagittal"] else classes)
-    classes = whole(classes)
-    conformed = labels_of_classes(models[0].structures)[classes]
-    labels = on_grid_of(conformed, grid, image)
-    volumes = volumes_of(labels, models[0].structures)
-    if brain:
-        total = sum(volumes.values())
-        if total < SMALLEST_BRAIN:
-            few = f"Only {total:.0f} ml of brain were found; {plausibility.why_none(image, array)}."
-            if not total:
-                raise SEBrainSegError(few)
-            doubt = doubt or few
-        doubt = doubt or plausibility.why_unlikely(conformed, array, volumes, sureness.mean, parameters)
-        refuse_unlikely(doubt, job)
+    device = devices.choose(parameters.device)
+    report(0.0, "Loading the network")
+    models = _load_models(parameters)
+    table, is_brain = models[0].structures, models[0].segments_brains
+    kept = selected(parameters.structures, table)
+    report(0.05, "Preparing the volume")
+    conformed = _conform(image, models[0], conformed_before)
+    implausibility = plausibility.why_no_scan(image) if is_brain else ""
+    _refuse_implausible(implausibility, job)
+    classified = _classify(models, conformed.array, device, job, report)
+    report(0.9, "Returning to the input's grid")
+    classes = conformed.whole(_clean_up(classified.prediction.classes, models), classified.box)
+    conformed_labels = labels_of_classes(table)[classes]
+    labels = _labels_on_input(conformed_labels, conformed.grid, image)
+    volumes = volumes_of(labels, table)
+    if is_brain:
+        implausibility = implausibility or _why_implausible(
+            image, conformed, conformed_labels, volumes, classified.confidence, parameters, models[0]
+        )
+        _refuse_implausible(implausibility, job)
     confidence, confidences = None, {}
     if job.confidence:
-        confidence = whole(found.confidence)
-        confidences = mean_by_label(confidence, classes, models[0].structures, kept)
-        confidence = on_grid_of(confidence, grid, image, sitk.sitkLinear)
-    excitation = None
-    if job.excitation:
-        spatial, channels = found.spatial, () if found.channels is None else found.channels
-        excitation = Excitation(
-            job.excitation,
-            None if spatial is None else on_grid_of(whole(spatial), grid, image),
-            tuple(float(value) for value in np.mean(channels, axis=0)) if len(channels) else (),
-            tuple(float(value) for value in np.std(channels, axis=0)) if len(channels) else (),
-        )
-    if kept != models[0].structures:
-        labels = only(labels, kept)
+        probabilities = conformed.whole(classified.prediction.confidence, classified.box)
+        confidences = _mean_by_label(probabilities, classes, table, kept)
+        confidence = _on_input(probabilities, conformed.grid, image, sitk.sitkLinear)
+    excitation = _excitation(job.excitation, classified, conformed, image) if job.excitation else None
+    if kept != table:
+        labels = _labels_of(kept, labels)
         volumes = {structure.label: volumes[structure.label] for structure in kept}
-    step(1.0, "Done")
+    report(1.0, "Done")
     return Segmentation(
         labels,
         volumes,
-        str(target),
+        str(classified.device),
         kept,
         parameters,
         time.monotonic() - started,
         confidences,
         confidence,
         excitation,
-        doubt,
-        plausibility.cut_off(labels, kept) if brain else (),
+        implausibility,
+        plausibility.cut_off(labels, kept) if is_brain else (),
     )
 
 
-def refuse_unlikely(doubt, job):
-    """Raise :class:`UnlikelyError` if there is a doubt about the result, unless the job accepts it."""
-    if doubt and not job.accept_unlikely:
-        raise UnlikelyError(doubt)
+def _load_models(parameters: Parameters) -> list[Model]:
+    """Load the networks of a choice: a user's own, or a bundled one for each of its views."""
+    if parameters.model:
+        return [user_models.load(parameters.model, parameters.protocol)]
+    return [
+        bundled.load(parameters.architecture, parameters.se, view, parameters.protocol) for view in parameters.views
+    ]
 
 
-def mean_by_label(values, classes, table, kept):
+def _conform(image: sitk.Image, model: Model, conformed_before: dict[tuple, _Conformed]) -> _Conformed:
+    """Bring a volume to the grid and the intensities of a model, unless that was done for another."""
+    if model.spacing is not None:
+        refuse_unknown(image)
+    needs = model.spacing, model.window
+    if needs not in conformed_before:
+        conformed_before[needs] = _Conformed(*prepare(image, *needs))
+    return conformed_before[needs]
+
+
+def _refuse_implausible(implausibility: str, job: Job) -> None:
+    """Raise :class:`UnlikelyError` if a result is unlikely to be right, unless the job accepts it."""
+    if implausibility and not job.accept_unlikely:
+        raise UnlikelyError(implausibility)
+
+
+def _classify(
+    models: Sequence[Model], array: np.ndarray, device: torch.device, job: Job, report: Report
+) -> _Classified:
+    """Classify a conformed array on a device, or on the CPU where the device cannot."""
+    note = ""
+    if not all(devices.can_run(model.network, device) for model in models):
+        device, note = torch.device("cpu"), f", as the GPU ({device}) lacks an operation of this network"
+    try:
+        return _classify_on(device, models, array, job, report, note)
+    except RuntimeError as error:
+        if device.type == "cpu" or not devices.is_out_of_memory(error):
+            raise
+    # Outside of the clause above, whose traceback would keep the GPU's memory in use.
+    for model in models:
+        model.network.to("cpu")
+    devices.release_memory(device)
+    report(0.15, "The GPU's memory is full, going on with the CPU")
+    return _classify_on(torch.device("cpu"), models, array, job, report)
+
+
+def _classify_on(
+    device: torch.device, models: Sequence[Model], array: np.ndarray, job: Job, report: Report, note: str = ""
+) -> _Classified:
+    """Find the brain in a conformed array and classify its voxels.
+
+    Args:
+        note: goes with the messages.
+    """
+    model, confidence = models[0], MeanConfidence()
+    views = " and ".join(each.view for each in models)
+
+    def batch_done(fraction: float) -> None:
+        report(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {device}{note}")
+
+    batch_done(0.0)
+    box = (slice(None),) * 3
+    if model.segments_brains:
+        box = head_box(array, spacing=model.spacing)
+    # To the device once, and the result back once.
+    volume = torch.as_tensor(array[box]).to(device)
+    if model.segments_brains:
+        part = brain_box(model, volume, device, lambda: batch_done(0.0), confidence)
+        volume, box = volume[part], box_within(box, part)
+    prediction = classify_volume(models, volume, device, batch_done, job.confidence, job.excitation)
+    return _Classified(prediction, box, confidence.value, device)
+
+
+def _clean_up(classes: np.ndarray, models: Sequence[Model]) -> np.ndarray:
+    """Remove what is apart from the brain or from its structure; part the sides of sagittal slices."""
+    if not models[0].segments_brains:
+        return classes
+    spacing = models[0].spacing
+    classes = keep_largest(classes, spacing)
+    if [model.view for model in models] == ["sagittal"]:
+        classes = part_sides(classes, spacing)
+    return keep_pieces(classes)
+
+
+def _why_implausible(
+    image: sitk.Image,
+    conformed: _Conformed,
+    labels: np.ndarray,
+    volumes: dict[int, float],
+    confidence: float | None,
+    parameters: Parameters,
+    model: Model,
+) -> str:
+    """Return a sentence on why a segmented brain is unlikely to be right; ``""`` if it may be.
+
+    Args:
+        labels: on the conformed grid.
+        volumes: ml by label.
+        confidence: see :class:`_Classified`.
+
+    Raises:
+        SEBrainSegError: no brain was found.
+    """
+    total = sum(volumes.values())
+    if total < SMALLEST_BRAIN:
+        few = f"Only {total:.0f} ml of brain were found; {plausibility.why_none(image, conformed.array)}."
+        if not total:
+            raise SEBrainSegError(few)
+        return few
+    evidence = labels, conformed.array, volumes, confidence, parameters
+    if not parameters.model:
+        return plausibility.why_unlikely(*evidence)
+    # A user's network follows a protocol of the table only if its file says so.
+    return plausibility.why_unlikely(*evidence, model.spacing or BRAIN_SPACING, model.protocol)
+
+
+def _mean_by_label(
+    values: np.ndarray, classes: np.ndarray, table: Sequence[Structure], kept: Sequence[Structure]
+) -> dict[int, float]:
     """Return the mean of values over the voxels of every structure that was found, by label, of those to keep."""
     labelled = classes > 0
     sums = np.bincount(classes[labelled], weights=values[labelled], minlength=len(table) + 1)
@@ -243,24 +345,50 @@ def mean_by_label(values, classes, table, kept):
     return {label: float(total / count) for label, (total, count) in means.items() if count}
 
 
-def only(labels, structures):
+def _excitation(block: str, classified: _Classified, conformed: _Conformed, image: sitk.Image) -> Excitation:
+    """Return the excitation of an SE block, its map on the input's grid."""
+    spatial, channels = classified.prediction.spatial, classified.prediction.channels
+    return Excitation(
+        block,
+        None if spatial is None else _on_input(conformed.whole(spatial, classified.box), conformed.grid, image),
+        () if channels is None else tuple(float(value) for value in np.mean(channels, axis=0)),
+        () if channels is None else tuple(float(value) for value in np.std(channels, axis=0)),
+    )
+
+
+def _labels_of(kept: Sequence[Structure], labels: sitk.Image) -> sitk.Image:
     """Return a label image without the labels of other structures."""
     voxels = sitk.GetArrayViewFromImage(labels)
-    kept = np.zeros(int(voxels.max()) + 1, voxels.dtype)
-    for structure in structures:
-        if structure.label < len(kept):
-            kept[structure.label] = structure.label
-    image = sitk.GetImageFromArray(kept[voxels])
+    label_of = np.zeros(int(voxels.max()) + 1, voxels.dtype)
+    for structure in kept:
+        if structure.label < len(label_of):
+            label_of[structure.label] = structure.label
+    image = sitk.GetImageFromArray(label_of[voxels])
     image.CopyInformation(labels)
     return image
 
 
-def on_grid_of(array, grid, image, interpolator=sitk.sitkNearestNeighbor):
-    """Return an array on ``grid`` as an image on the grid of ``image``, which may be 2D."""
-    found = sitk.GetImageFromArray(array)
-    found.CopyInformation(grid)
+def _labels_on_input(labels: np.ndarray, grid: sitk.Image, image: sitk.Image) -> sitk.Image:
+    """Return labels on the conformed grid as labels on the grid of the input."""
     if image.GetDimension() == 2:
-        found = found[:, :, 0]
-        found.CopyInformation(image)
-        return found
-    return restore(found, image, interpolator)
+        return _on_input(labels, grid, image)
+    return labels_on_grid_of(_image_on(grid, labels), image)
+
+
+def _on_input(
+    array: np.ndarray, grid: sitk.Image, image: sitk.Image, interpolator: int = sitk.sitkNearestNeighbor
+) -> sitk.Image:
+    """Return an array on the conformed grid as an image on the grid of the input, which may be 2D."""
+    conformed = _image_on(grid, array)
+    if image.GetDimension() == 2:
+        conformed = conformed[:, :, 0]
+        conformed.CopyInformation(image)
+        return conformed
+    return restore(conformed, image, interpolator)
+
+
+def _image_on(grid: sitk.Image, array: np.ndarray) -> sitk.Image:
+    """Return an array as an image on a grid."""
+    image = sitk.GetImageFromArray(array)
+    image.CopyInformation(grid)
+    return image

@@ -1,8 +1,9 @@
-"""Batches of slices through a network, and what three views say together."""
+"""Slices of a volume through networks, in batches, and three views put together."""
 
 import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Optional
+from typing import Callable, Optional, Union
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional
 
 from ..networks.architectures import Unpooling
 from ..networks.classes import unsided_classes
+from ..networks.model_file import Model
 from . import devices
 from .excitation_recorder import Recorder
 from .geometry import VIEWS
@@ -18,17 +20,15 @@ MULTIPLE = 16  # four max poolings halve a slice four times
 
 
 # A view's log-probabilities go into the mean of three in steps of 0.1, from -8.5 on, so that a byte holds their sum.
-STEP, STEPS = 0.1, 85
+_STEP, _STEPS = 0.1, 85
 
 
-def slices_of(array, view):
-    """Return the slices of an array or tensor ``[S, A, R]`` in a direction, a tensor ``(N, H, W)``, without copying."""
-    return torch.as_tensor(array).movedim(VIEWS[view], 0)
+Array = Union[np.ndarray, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Found:
-    """What networks say of a conformed array ``[S, A, R]``.
+class Prediction:
+    """The classes that networks give to a conformed array ``[S, A, R]``.
 
     Attributes:
         classes: class index of every voxel.
@@ -43,36 +43,135 @@ class Found:
     channels: Optional[np.ndarray] = None
 
 
-def look(models, array, device, batch_done, confidence=False, excitation=""):
-    """Return what one network says of a conformed array, or three together, as :class:`Found`.
+def slices_of(array: Array, view: str) -> torch.Tensor:
+    """Return the slices of an array or tensor ``[S, A, R]`` in a direction, a tensor ``(N, H, W)``, without copying."""
+    return torch.as_tensor(array).movedim(VIEWS[view], 0)
+
+
+def padded_size(size: Sequence[int]) -> tuple[int, ...]:
+    """Return rows and columns of a slice as a network is given it, multiples of :data:`MULTIPLE`."""
+    return tuple(side + -side % MULTIPLE for side in size)
+
+
+def classify_volume(
+    models: Sequence[Model],
+    array: Array,
+    device: torch.device,
+    batch_done: Callable[[float], None],
+    confidence: bool = False,
+    excitation: str = "",
+) -> Prediction:
+    """Classify every voxel of a conformed array by one network, or by three together.
 
     Args:
+        models: one model, or three, one for each view.
         array: array or tensor ``[S, A, R]``, wherever it is.
-        models: a list of one :class:`~.model_file.Model`, or of three, one for each view.
+        device: where to compute.
         batch_done: called with the fraction of the slices that are done.
-        confidence: whether to find the probability of every voxel's class.
-        excitation: name of an SE block of the first network, or ``""``.
+        confidence: whether to compute the probability of every voxel's class.
+        excitation: name of the SE block of the first network whose excitation to record, or ``""``.
+
+    Returns:
+        the prediction for the whole of ``array``.
+
+    Raises:
+        SEBrainSegError: the network has no such SE block.
     """
     axis = VIEWS[models[0].view]
     shape = tuple(slices_of(array, models[0].view).shape)
     recorder = Recorder(models[0].network, excitation, shape) if excitation else None
     with recorder or contextlib.nullcontext():
         if len(models) == 1:
-            classes, probabilities = classify(models[0], array, device, batch_done, confidence, recorder)
+            classes, probabilities = classify_in_view(models[0], array, device, batch_done, confidence, recorder)
         else:
             classes, probabilities = classify_in_views(models, array, device, batch_done, confidence, recorder)
     if recorder is None:
-        return Found(classes, probabilities)
+        return Prediction(classes, probabilities)
     spatial = None if recorder.spatial is None else np.moveaxis(recorder.spatial, 0, axis)
-    return Found(classes, probabilities, spatial, recorder.channels)
+    return Prediction(classes, probabilities, spatial, recorder.channels)
 
 
-def class_numbers(model):
-    """The type that holds the class indices of a model."""
-    return torch.uint8 if len(model.structures) < 256 else torch.int32
+def classify_in_view(
+    model: Model,
+    array: Array,
+    device: torch.device,
+    batch_done: Callable[[float], None],
+    confidence: bool = False,
+    recorder: Optional[Recorder] = None,
+) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    """Return the class index of every voxel of a conformed array ``[S, A, R]`` by one network.
+
+    Args:
+        model: the network.
+        array, device, batch_done: see :func:`classify_volume`.
+        confidence: whether to return the probability of that class, too; else ``None`` stands for it.
+        recorder: of the network's excitation, or ``None``.
+
+    Returns:
+        ``(classes, confidence)``, both ``[S, A, R]``.
+    """
+    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    classes = torch.zeros(slices.shape, dtype=_class_dtype(model), device=device)
+    probabilities = torch.zeros(slices.shape, device=device) if confidence else None
+    for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
+        last = first + len(logits)
+        if recorder is not None:
+            recorder.record(first, padded_size(slices.shape[1:]))
+        classes[first:last] = logits.argmax(dim=1)
+        if probabilities is not None:
+            probabilities[first:last] = largest_probability(logits.float())
+        batch_done(last / len(slices))
+    found, confident = (
+        None if each is None else each.movedim(0, axis).cpu().numpy() for each in (classes, probabilities)
+    )
+    return found, confident
 
 
-def logits_of_slices(network, slices, device, smoothing=(), numbers=None):
+def classify_in_views(
+    models: Sequence[Model],
+    array: Array,
+    device: torch.device,
+    batch_done: Callable[[float], None],
+    confidence: bool = False,
+    recorder: Optional[Recorder] = None,
+) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    """Return the class of the largest mean of the log-probabilities of three views, uint8 ``[S, A, R]``.
+
+    The sagittal network knows no sides: what it gives to a structure of the left counts for that of the right as well,
+    and the other two views decide between them.
+
+    Args:
+        models: one network a view.
+        array, device, batch_done: see :func:`classify_volume`.
+        confidence: whether to return the probability of that class by the mean, too; else ``None`` stands for it.
+        recorder: of the excitation of the first network, or ``None``.
+
+    Returns:
+        ``(classes, confidence)``.
+    """
+    count = len(models[0].structures) + 1
+    votes = torch.zeros((count, *array.shape), dtype=torch.uint8, device=device)
+    unsided = torch.from_numpy(unsided_classes()[:count].astype(np.int64)).to(device)
+    for number, model in enumerate(models):
+        in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
+        for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
+            last = first + len(logits)
+            if recorder is not None and number == 0:
+                recorder.record(first, padded_size(slices.shape[1:]))
+            steps = logits.float().log_softmax(dim=1).div_(_STEP).add_(_STEPS).clamp_(min=0).round_().to(torch.uint8)
+            in_slices[first:last] += steps[:, unsided] if model.view == "sagittal" else steps
+            batch_done((number + last / len(slices)) / len(models))
+    classes = votes.argmax(dim=0).to(torch.uint8).cpu().numpy()
+    return classes, _probability_of_most_votes(votes, _STEP / len(models)) if confidence else None
+
+
+def logits_of_slices(
+    network: torch.nn.Module,
+    slices: torch.Tensor,
+    device: torch.device,
+    smoothing: Sequence[float] = (),
+    numbers: Optional[Sequence[int]] = None,
+) -> Iterator[tuple[int, torch.Tensor]]:
     """Yield ``(first, logits)`` for successive batches of slices ``(N, H, W)``; logits ``(n, classes, H, W)``.
 
     A network that takes several slices gets the neighbours of each; beyond the first and the last, these are repeated.
@@ -81,28 +180,29 @@ def logits_of_slices(network, slices, device, smoothing=(), numbers=None):
     whose positions they use. Out of GPU memory, the batch is halved until one slice does not fit.
 
     Args:
+        network: in evaluation mode.
         slices: tensor on any device.
+        device: where to compute.
         smoothing: see :class:`~.model_file.Model`.
         numbers: of the slices to compute; ``None``: all. ``first`` counts among them.
     """
     slices = slices.to(device)
-    last_slice, (rows, columns) = len(slices) - 1, slices.shape[1:]
+    last_slice, rows, columns = len(slices) - 1, *slices.shape[1:]
     reach = network.slices // 2
     neighbours = torch.arange(-reach, reach + 1, device=device)
     numbers = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
     count = len(numbers)
-    last_row, last_column = padded((rows, columns))
+    padded_rows, padded_columns = padded_size((rows, columns))
     network = network.to(device, memory_format=torch.channels_last)
-    first, size = 0, devices.batch(device, last_row * last_column)
+    first, size = 0, devices.batch_size(device, padded_rows * padded_columns)
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
-    reduced = torch.autocast(device.type, precision, enabled=precision != torch.float32)
     while first < count:
         try:
             wanted = (numbers[first : first + size, None] + neighbours).clamp(0, last_slice)
             batch = slices[wanted.flatten()]
             batch = smoothed(batch, batch.new_tensor(smoothing)) if smoothing else batch
-            batch = functional.pad(batch, (0, last_column - columns, 0, last_row - rows))
-            with torch.inference_mode(), reduced:
+            batch = functional.pad(batch, (0, padded_columns - columns, 0, padded_rows - rows))
+            with torch.inference_mode(), devices.computing_in(precision, device):
                 logits = network(batch.unflatten(0, wanted.shape).contiguous())[:, :, :rows, :columns]
         except RuntimeError as error:
             if size == 1 or not devices.is_out_of_memory(error):
@@ -116,76 +216,24 @@ def logits_of_slices(network, slices, device, smoothing=(), numbers=None):
         first += len(logits)
 
 
-def smoothed(slices, taps):
+def smoothed(slices: torch.Tensor, taps: torch.Tensor) -> torch.Tensor:
     """Return slices ``(N, H, W)`` convolved with an odd number of taps along rows and columns; borders go on beyond."""
     stack = functional.pad(slices[:, None], (len(taps) // 2,) * 4, mode="replicate")
     stack = functional.conv2d(stack, taps[None, None, :, None])
     return functional.conv2d(stack, taps[None, None, None, :])[:, 0]
 
 
-def padded(size):
-    """Rows and columns of a slice as a network is given it."""
-    return tuple(side + -side % MULTIPLE for side in size)
+def largest_probability(logits: torch.Tensor, dim: int = 1) -> torch.Tensor:
+    """Return the largest softmax probability along the dimension of the classes, without the others."""
+    return (logits.amax(dim=dim) - logits.logsumexp(dim=dim)).exp()
 
 
-def classify(model, array, device, batch_done, confidence=False, recorder=None):
-    """Return the class index of every voxel of a conformed array ``[S, A, R]`` by one network.
-
-    Args:
-        model: a :class:`~.model_file.Model`.
-        batch_done: called with the fraction of the slices that are done.
-        confidence: whether to return the probability of that class, too; else ``None`` stands for it.
-        recorder: an :class:`~.excitation_recorder.Recorder` of the network, or ``None``.
-
-    Returns:
-        ``(classes, confidence)``.
-    """
-    axis, slices = VIEWS[model.view], slices_of(array, model.view)
-    found = torch.zeros(slices.shape, dtype=class_numbers(model), device=device)
-    sure = torch.zeros(slices.shape, device=device) if confidence else None
-    for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
-        last = first + len(logits)
-        if recorder is not None:
-            recorder.take(first, padded(slices.shape[1:]))
-        found[first:last] = logits.argmax(dim=1)
-        if sure is not None:
-            # The largest softmax probability, without the others.
-            logits = logits.float()
-            sure[first:last] = (logits.amax(dim=1) - logits.logsumexp(dim=1)).exp()
-        batch_done(last / len(slices))
-    return tuple(None if each is None else each.movedim(0, axis).cpu().numpy() for each in (found, sure))
+def _class_dtype(model: Model) -> torch.dtype:
+    """Return the type that holds the class indices of a model."""
+    return torch.uint8 if len(model.structures) < 256 else torch.int32
 
 
-def classify_in_views(models, array, device, batch_done, confidence=False, recorder=None):
-    """Return the class of the largest mean of the log-probabilities of three views, uint8 ``[S, A, R]``.
-
-    The sagittal network knows no sides: what it gives to a structure of the left counts for that of the right as well,
-    and the other two views decide between them.
-
-    Args:
-        confidence: whether to return the probability of that class by the mean, too; else ``None`` stands for it.
-        recorder: an :class:`~.excitation_recorder.Recorder` of the first network, or ``None``.
-
-    Returns:
-        ``(classes, confidence)``.
-    """
-    classes = len(models[0].structures) + 1
-    votes = torch.zeros((classes, *array.shape), dtype=torch.uint8, device=device)
-    unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64)).to(device)
-    for number, model in enumerate(models):
-        in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
-        for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
-            last = first + len(logits)
-            if recorder is not None and number == 0:
-                recorder.take(first, padded(slices.shape[1:]))
-            steps = logits.float().log_softmax(dim=1).div_(STEP).add_(STEPS).clamp_(min=0).round_().to(torch.uint8)
-            in_slices[first:last] += steps[:, unsided] if model.view == "sagittal" else steps
-            batch_done((number + last / len(slices)) / len(models))
-    found = votes.argmax(dim=0).to(torch.uint8).cpu().numpy()
-    return found, probability_of_most(votes, STEP / len(models)) if confidence else None
-
-
-def probability_of_most(votes, step):
+def _probability_of_most_votes(votes: torch.Tensor, step: float) -> np.ndarray:
     """Return the probability of the class with most votes, ``[S, A, R]`` in [0, 1].
 
     Args:
@@ -193,5 +241,5 @@ def probability_of_most(votes, step):
         step: of these logarithms.
     """
     # Plane by plane: as numbers of 4 bytes all would take much memory.
-    planes = (step * votes[:, number].float() for number in range(votes.shape[1]))
-    return torch.stack([(plane.amax(dim=0) - plane.logsumexp(dim=0)).exp() for plane in planes]).cpu().numpy()
+    planes = (largest_probability(step * votes[:, number].float(), dim=0) for number in range(votes.shape[1]))
+    return torch.stack(list(planes)).cpu().numpy()

@@ -4,7 +4,7 @@ All three are one encoder-decoder: ``depth`` encoders, a bottleneck, ``depth`` d
 same width at every level. They differ in the layers of a block and in how a decoder's input is up-sampled.
 """
 
-from collections.abc import Callable
+from typing import Optional
 
 import torch
 from torch import nn
@@ -15,8 +15,8 @@ from .squeeze_excitation import AGGREGATIONS, recalibration
 PLACEMENTS = ("encoder", "decoder", "both", "all")
 
 
-def convolution(in_channels, out_channels, kernel):
-    """Convolution ("same" padding) - batch norm - ReLU."""
+def _convolution(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+    """Return convolution ("same" padding) - batch norm - ReLU."""
     return nn.Sequential(
         nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
         nn.BatchNorm2d(out_channels),
@@ -27,22 +27,22 @@ def convolution(in_channels, out_channels, kernel):
 class DenseLayers(nn.Module):
     """Batch norm - ReLU - convolution twice, each result joined to its input, then the same 1x1 to ``width``."""
 
-    def __init__(self, in_channels, width, kernel):
+    def __init__(self, in_channels: int, width: int, kernel: int) -> None:
         super().__init__()
-        self.first = self.layer(in_channels, width, kernel)
-        self.second = self.layer(in_channels + width, width, kernel)
-        self.last = self.layer(in_channels + 2 * width, width, 1)
+        self.first = self._layer(in_channels, width, kernel)
+        self.second = self._layer(in_channels + width, width, kernel)
+        self.last = self._layer(in_channels + 2 * width, width, 1)
 
     @staticmethod
-    def layer(in_channels, out_channels, kernel):
-        """Batch norm - ReLU - convolution ("same" padding)."""
+    def _layer(in_channels: int, out_channels: int, kernel: int) -> nn.Sequential:
+        """Return batch norm - ReLU - convolution ("same" padding)."""
         return nn.Sequential(
             nn.BatchNorm2d(in_channels),
             nn.ReLU(),
             nn.Conv2d(in_channels, out_channels, kernel, padding=kernel // 2),
         )
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = torch.cat((x, self.first(x)), dim=1)
         x = torch.cat((x, self.second(x)), dim=1)
         return self.last(x)
@@ -51,17 +51,19 @@ class DenseLayers(nn.Module):
 class Block(nn.Module):
     """A network's layers, then the SE block if there is one."""
 
-    def __init__(self, convolutions, se, out_channels):
+    def __init__(self, convolutions: nn.Module, se: Optional[nn.Module], out_channels: int) -> None:
         super().__init__()
         self.convolutions, self.se, self.out_channels = convolutions, se, out_channels
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.convolutions(x)
         return x if self.se is None else self.se(x)
 
 
 class EncoderDecoder(nn.Module):
-    """What the three networks share; slices of at least ``2 ** depth`` pixels a side pass, of any size.
+    """The encoder-decoder that the three networks share (section IV-B).
+
+    Slices of at least ``2 ** depth`` pixels a side pass, of any size.
 
     Args:
         classes: number of classes, background included.
@@ -70,7 +72,7 @@ class EncoderDecoder(nn.Module):
         depth: number of encoders and of decoders (the paper: 4).
         se: ``"none"``, ``"cse"``, ``"sse"`` or ``"scse"``.
         reduction: the reduction ratio r of cSE.
-        aggregation: how scSE joins its branches, one of ``recalibration.AGGREGATIONS``.
+        aggregation: how scSE joins its branches, one of ``squeeze_excitation.AGGREGATIONS``.
         placement: the blocks that an SE block follows: ``"encoder"``, ``"decoder"``, ``"both"`` (the paper) or
             ``"all"``, the bottleneck too.
         se_bias: whether SE layers carry biases.
@@ -82,24 +84,19 @@ class EncoderDecoder(nn.Module):
             fit.
     """
 
-    # Each network has its own.
-    layers: Callable[..., nn.Module]
-    pool: Callable[..., tuple]
-    upsample: Callable[..., torch.Tensor]
-
     def __init__(
         self,
-        classes=32,
-        width=32,
-        kernel=5,
-        depth=4,
-        se="none",
-        reduction=2,
-        aggregation="max",
-        placement="both",
-        se_bias=True,
-        slices=1,
-    ):
+        classes: int = 32,
+        width: int = 32,
+        kernel: int = 5,
+        depth: int = 4,
+        se: str = "none",
+        reduction: int = 2,
+        aggregation: str = "max",
+        placement: str = "both",
+        se_bias: bool = True,
+        slices: int = 1,
+    ) -> None:
         super().__init__()
         if slices % 2 == 0:
             raise ValueError(f"The number of slices must be odd for one to be in the middle, not {slices}.")
@@ -120,22 +117,20 @@ class EncoderDecoder(nn.Module):
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         skips, channels = [], slices
         for _ in range(depth):
-            encoder = block(channels, ("encoder", "both", "all"))
-            self.encoders.append(encoder)
-            channels = encoder.out_channels
+            self.encoders.append(block(channels, ("encoder", "both", "all")))
+            channels = self.encoders[-1].out_channels
             skips.append(channels)
         self.bottleneck = block(channels, ("all",))
         channels = self.bottleneck.out_channels
         for skip in reversed(skips):
-            decoder = block(channels + skip, ("decoder", "both", "all"))
-            self.decoders.append(decoder)
-            channels = decoder.out_channels
+            self.decoders.append(block(channels + skip, ("decoder", "both", "all")))
+            channels = self.decoders[-1].out_channels
         self.classifier = nn.Conv2d(channels, classes, kernel_size=1)
 
-    def check(self, se, aggregation):
+    def check(self, se: str, aggregation: str) -> None:
         """Raise :class:`ValueError` if this network cannot hold such SE blocks."""
 
-    def forward(self, x):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map slices ``(N, slices, H, W)`` to logits ``(N, classes, H, W)`` of the middle one."""
         skips = []
         for encoder in self.encoders:
@@ -152,15 +147,15 @@ class UNet(EncoderDecoder):
     """U-Net: convolution - batch norm - ReLU twice a block, bilinear up-sampling."""
 
     @staticmethod
-    def layers(in_channels, width, kernel):
-        """The layers of one block."""
-        return nn.Sequential(convolution(in_channels, width, kernel), convolution(width, width, kernel))
+    def layers(in_channels: int, width: int, kernel: int) -> nn.Module:
+        """Return the layers of one block."""
+        return nn.Sequential(_convolution(in_channels, width, kernel), _convolution(width, width, kernel))
 
-    def pool(self, skip):
+    def pool(self, skip: torch.Tensor) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Halve a feature map; bilinear up-sampling needs no indices."""
         return functional.max_pool2d(skip, 2), None
 
-    def upsample(self, x, skip, indices):
+    def upsample(self, x: torch.Tensor, skip: torch.Tensor, indices: Optional[torch.Tensor]) -> torch.Tensor:
         """Bring ``x`` to the size of the skip connection."""
         return functional.interpolate(x, size=skip.shape[-2:], mode="bilinear", align_corners=False)
 
@@ -168,18 +163,18 @@ class UNet(EncoderDecoder):
 class Unpooling(EncoderDecoder):
     """An encoder-decoder whose decoders put values back where the encoder's maxima were."""
 
-    def check(self, se, aggregation):
+    def check(self, se: str, aggregation: str) -> None:
         """Raise :class:`ValueError` for concatenation: unpooling needs as many channels as were pooled."""
         if se == "scse" and aggregation == "concatenation":
             raise ValueError("Concatenation doubles the channels, which max-unpooling cannot take; use it with U-Net.")
 
-    def pool(self, skip):
+    def pool(self, skip: torch.Tensor) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
         """Halve a feature map; return the positions of the maxima, too."""
         return functional.max_pool2d(skip, 2, return_indices=True)
 
-    def upsample(self, x, skip, indices):
-        """Max-unpooling with the encoder's indices."""
-        return functional.max_unpool2d(x, indices, [2, 2], output_size=skip.shape[-2:])
+    def upsample(self, x: torch.Tensor, skip: torch.Tensor, indices: Optional[torch.Tensor]) -> torch.Tensor:
+        """Bring ``x`` to the size of the skip connection by max-unpooling with the encoder's indices."""
+        return functional.max_unpool2d(x, indices, 2, output_size=skip.shape[-2:])
 
 
 class SDNet(Unpooling):
@@ -189,9 +184,9 @@ class SDNet(Unpooling):
     """
 
     @staticmethod
-    def layers(in_channels, width, kernel):
-        """The layers of one block."""
-        return convolution(in_channels, width, kernel)
+    def layers(in_channels: int, width: int, kernel: int) -> nn.Module:
+        """Return the layers of one block."""
+        return _convolution(in_channels, width, kernel)
 
 
 class DenseNet(Unpooling):
@@ -202,12 +197,12 @@ class DenseNet(Unpooling):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # A slice's dark half is below its mean: without this the first ReLU would blot it out.
-        nn.init.constant_(self.encoders[0].convolutions.first[0].bias, 2.0)  # type: ignore[index,union-attr]
+        nn.init.constant_(self.encoders[0].convolutions.first[0].bias, 2.0)
 
 
 NETWORKS = {"unet": UNet, "sdnet": SDNet, "densenet": DenseNet}
 
 
-def parameters(network):
-    """Number of trainable parameters."""
+def parameters(network: nn.Module) -> int:
+    """Return the number of trainable parameters."""
     return sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)

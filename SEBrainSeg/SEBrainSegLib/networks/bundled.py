@@ -2,18 +2,20 @@
 
 import csv
 import hashlib
-from dataclasses import replace
+import json
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SEBrainSegError
 from ..resources import resource
 
 if TYPE_CHECKING:
+    from ..choices.parameters import Parameters
     from .model_file import Model
 
 
-def checksums():
+def checksums() -> dict[str, str]:
     """Return the SHA-256 of every bundled model file by name.
 
     Raises:
@@ -26,7 +28,7 @@ def checksums():
         raise SEBrainSegError(str(error)) from None
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names of the bundled networks, as in ``unet-scse-coronal``; raises as :func:`checksums`."""
     return tuple(file.removesuffix(".pt") for file in checksums())
 
@@ -48,8 +50,8 @@ class Facts(NamedTuple):
 
 
 @cache
-def table():
-    """Return the rows of the file by name, as in ``unet-scse-all``; none if it is not there."""
+def _rows_of_facts() -> dict[str, dict[str, str]]:
+    """Return the rows of ``facts.csv`` by name, as in ``unet-scse-all``; none if it is not there."""
     try:
         with open(resource("Models/facts.csv"), newline="", encoding="utf-8") as file:
             return {row["network"]: row for row in csv.DictReader(file)}
@@ -57,9 +59,9 @@ def table():
         return {}
 
 
-def facts(parameters):
+def facts(parameters: "Parameters") -> Optional[Facts]:
     """Return the :class:`Facts` of a choice, ``None`` of what is not known, such as user-trained models."""
-    row = table().get(f"{parameters.architecture}-{parameters.se}-{parameters.view}")
+    row = _rows_of_facts().get(f"{parameters.architecture}-{parameters.se}-{parameters.view}")
     if parameters.model or row is None:
         return None
     dice, seconds = (float(row[name]) if row[name] else None for name in (f"dice_{parameters.protocol}", "seconds"))
@@ -71,17 +73,39 @@ def facts(parameters):
 PROTOCOLS = ("manual", "freesurfer")
 
 
-# The smoothing (see Model) of slices for an architecture; chosen on the validation scans, where it helps U-Net only.
-SMOOTHING = {"unet": (0.2, 0.6, 0.2)}
-
-
-def model_name(architecture, se, view):
+def model_name(architecture: str, se: str, view: str) -> str:
     """File name of a bundled network, for example ``unet-scse-coronal.pt``."""
     return f"{architecture}-{se}-{view}.pt"
 
 
-def load(architecture, se, view, protocol="freesurfer") -> "Model":
+def corrections_of(name: str, checksum: str) -> dict[str, Any]:
+    """Return the fields that a bundled model file was written without, see :class:`.model_file.Model`.
+
+    They are listed by file name in ``corrections.json``, with the checksum of the file that they were chosen for: a new
+    file of the same name has none.
+
+    Args:
+        name: of the file, as in ``unet-scse-coronal.pt``.
+        checksum: its SHA-256.
+
+    Raises:
+        SEBrainSegError: the list is missing from the installation.
+    """
+    try:
+        listed = json.loads(resource("Models/corrections.json").read_text(encoding="utf-8")).get(name, {})
+    except FileNotFoundError as error:
+        raise SEBrainSegError(str(error)) from None
+    if listed.get("sha256") != checksum:
+        return {}
+    return {field: value for field, value in listed.items() if field != "sha256"}
+
+
+def load(architecture: str, se: str, view: str, protocol: str = "freesurfer") -> "Model":
     """Load a bundled network, in evaluation mode, on the CPU.
+
+    Args:
+        architecture, se, view: see :class:`.parameters.Parameters`; ``view`` is one direction.
+        protocol: whose convention of drawing to follow.
 
     Raises:
         SEBrainSegError: there is no such network, or its file is missing or damaged.
@@ -98,13 +122,14 @@ def load(architecture, se, view, protocol="freesurfer") -> "Model":
         raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
     if hashlib.sha256(content).hexdigest() != listed[name]:
         raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
+    corrections = corrections_of(name, listed[name])
     try:
-        return replace(read_model(content, protocol), smoothing=SMOOTHING.get(architecture, ()))
+        return read_model(content, protocol, corrections)
     except SEBrainSegError:
         raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
 
 
-def list_checksums(folder):
+def list_checksums(folder: Path) -> None:
     """Write ``checksums.csv`` for the model files of a folder."""
     with open(folder / "checksums.csv", "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")

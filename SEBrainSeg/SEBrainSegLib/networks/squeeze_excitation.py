@@ -4,6 +4,9 @@ Every block maps a feature map ``U`` of shape ``(N, C, H, W)`` to a recalibrated
 concatenation, which doubles the channels.
 """
 
+from collections.abc import Mapping
+from typing import Optional
+
 import torch
 from torch import nn
 
@@ -24,7 +27,7 @@ class ChannelSE(nn.Module):
         bias: whether ``W1`` and ``W2`` carry biases, as in the authors' code.
     """
 
-    def __init__(self, channels, reduction=2, bias=True):
+    def __init__(self, channels: int, reduction: int = 2, bias: bool = True) -> None:
         super().__init__()
         if reduction < 1:
             raise ValueError(f"The reduction ratio must be at least 1, not {reduction}.")
@@ -34,12 +37,12 @@ class ChannelSE(nn.Module):
         # A module, so that whoever wants to see the gates can hook it.
         self.gate = nn.Sigmoid()
 
-    def excitation(self, u):
+    def excitation(self, u: torch.Tensor) -> torch.Tensor:
         """Return the channel gates in (0, 1), shape ``(N, C, 1, 1)``."""
         z = u.mean(dim=(2, 3))
         return self.gate(self.w2(torch.relu(self.w1(z))))[:, :, None, None]
 
-    def forward(self, u):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
         return u * self.excitation(u)
 
 
@@ -51,16 +54,16 @@ class SpatialSE(nn.Module):
         bias: whether the convolution carries a bias, as in the authors' code.
     """
 
-    def __init__(self, channels, bias=True):
+    def __init__(self, channels: int, bias: bool = True) -> None:
         super().__init__()
         self.w = nn.Conv2d(channels, 1, kernel_size=1, bias=bias)
         self.gate = nn.Sigmoid()
 
-    def excitation(self, u):
+    def excitation(self, u: torch.Tensor) -> torch.Tensor:
         """Return the spatial gates in (0, 1), shape ``(N, 1, H, W)``."""
         return self.gate(self.w(u))
 
-    def forward(self, u):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
         return u * self.excitation(u)
 
 
@@ -77,7 +80,7 @@ class ChannelSpatialSE(nn.Module):
         bias: whether both branches carry biases.
     """
 
-    def __init__(self, channels, reduction=2, aggregation="max", bias=True):
+    def __init__(self, channels: int, reduction: int = 2, aggregation: str = "max", bias: bool = True) -> None:
         super().__init__()
         if aggregation not in AGGREGATIONS:
             raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
@@ -85,7 +88,7 @@ class ChannelSpatialSE(nn.Module):
         self.channel = ChannelSE(channels, reduction, bias)
         self.spatial = SpatialSE(channels, bias)
 
-    def forward(self, u):
+    def forward(self, u: torch.Tensor) -> torch.Tensor:
         by_channel, by_space = self.channel(u), self.spatial(u)
         if self.aggregation == "max":
             return torch.maximum(by_channel, by_space)
@@ -96,8 +99,17 @@ class ChannelSpatialSE(nn.Module):
         return torch.cat((by_channel, by_space), dim=1)
 
 
-def recalibration(se, channels, reduction=2, aggregation="max", bias=True):
+def recalibration(
+    se: str, channels: int, reduction: int = 2, aggregation: str = "max", bias: bool = True
+) -> tuple[Optional[nn.Module], int]:
     """Build the block named ``se`` for feature maps of ``channels`` channels.
+
+    Args:
+        se: one of :data:`VARIANTS`.
+        channels: C, at least 1.
+        reduction: r of cSE.
+        aggregation: f of scSE, one of :data:`AGGREGATIONS`.
+        bias: whether its layers carry biases.
 
     Returns:
         ``(block, out_channels)``; ``block`` is ``None`` for ``"none"``.
@@ -121,7 +133,7 @@ def recalibration(se, channels, reduction=2, aggregation="max", bias=True):
 AUTHORS_NAMES = {"cSE": "channel", "sSE": "spatial", "fc1": "w1", "fc2": "w2", "conv": "w"}
 
 
-def from_authors_layout(state_dict):
+def from_authors_layout(state_dict: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Rename the entries of an SE block's state dict from the authors' package to this one's names.
 
     =====================  ==============  ===================================

@@ -2,21 +2,25 @@
 
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from ..errors import SEBrainSegError
 
+if TYPE_CHECKING:
+    from .model_file import Model
 
-def folder():
+
+def folder() -> Path:
     """Return where ``sebrainseg-train`` puts model files: ``SEBRAINSEG_MODELS`` or ``~/.sebrainseg/models``."""
     return Path(os.environ.get("SEBRAINSEG_MODELS") or Path.home() / ".sebrainseg" / "models")
 
 
-def names():
+def names() -> tuple[str, ...]:
     """Return the names of the models in :func:`folder`, sorted; none if there is no such folder."""
     return tuple(sorted(path.stem for path in folder().glob("*.pt")))
 
 
-def path_of(model):
+def path_of(model: str) -> Path:
     """Return the file of a model, given its name or the path of a ``.pt`` file.
 
     Raises:
@@ -29,7 +33,7 @@ def path_of(model):
     return path
 
 
-def load(model, protocol=None):
+def load(model: str, protocol: Optional[str] = None) -> "Model":
     """Load a model, in evaluation mode, on the CPU.
 
     Args:

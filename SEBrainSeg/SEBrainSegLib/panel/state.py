@@ -106,8 +106,8 @@ def expected_time(facts: "Optional[Facts]", measured: str, device: str, device_n
 def next_step(segmentation: "Segmentation", rows: Iterable[Mapping[str, Any]]) -> str:
     """Write what is unusual about a segmentation, or what can be done next; ``rows`` are its table of volumes."""
     names = [row["structure"] for row in rows if row["remark"]]
-    if segmentation.doubt:
-        return _("It is unlikely to be right: {doubt}").format(doubt=segmentation.doubt)
+    if segmentation.implausibility:
+        return _("It is unlikely to be right: {reason}").format(reason=segmentation.implausibility)
     if not names:
         return _("Next: groups, 3D and volumes under Result.")
     return _("Under Result, the table of volumes has remarks on: {names}.").format(names=", ".join(names))

@@ -56,8 +56,8 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
             fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
             mark(node, volume, kind, segmentation.parameters, voxels)
             remember_confidences(node, segmentation)
-            if segmentation.doubt or segmentation.cut_off:
-                node.SetAttribute(REMARKS, json.dumps([segmentation.doubt, segmentation.cut_off]))
+            if segmentation.implausibility or segmentation.cut_off:
+                node.SetAttribute(REMARKS, json.dumps([segmentation.implausibility, segmentation.cut_off]))
             follow(volume, node)
         finally:
             node.EndModify(modified)
@@ -149,7 +149,7 @@ def segmentation_of(node, labels=True):
             volume = float(of_label[label] if label < len(of_label) else 0) * abs(matrix.Determinant()) / 1000
         volumes[label_of(segment)] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
-    doubt, cut_off = json.loads(node.GetAttribute(REMARKS) or '["", []]')
+    implausibility, cut_off = json.loads(node.GetAttribute(REMARKS) or '["", []]')
     return Segmentation(
         labels=labels_of(node, segments) if labels else None,
         volumes=volumes,
@@ -157,7 +157,7 @@ def segmentation_of(node, labels=True):
         structures=tuple(map(structure_of, segments)),
         parameters=parameters_of(node),
         confidences={int(label): mean for label, mean in confidences.items()},
-        doubt=doubt,
+        implausibility=implausibility,
         cut_off=tuple(cut_off),
     )
 

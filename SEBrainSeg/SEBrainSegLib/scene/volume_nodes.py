@@ -8,12 +8,9 @@ import vtk
 from vtk.util.numpy_support import vtk_to_numpy
 
 from ..errors import SEBrainSegError
+from ..inference.geometry import LPS_TO_RAS
 from ..lazy import sitk
 from ..translation import tr as _
-
-# Slicer's world is RAS, SimpleITK's is LPS; the change is its own inverse.
-RAS_TO_LPS = np.diag((-1.0, -1.0, 1.0, 1.0))
-
 
 # How far axes may be from right angles (dot products of unit vectors): rounding in headers, but no gantry tilt.
 SKEW = 1e-3
@@ -150,7 +147,7 @@ def image_of(volume):
     data = volume.GetImageData()
     voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
     image = sitk.GetImageFromArray(voxels)
-    matrix = RAS_TO_LPS @ voxel_to_ras(volume)
+    matrix = LPS_TO_RAS @ voxel_to_ras(volume)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())
     image.SetOrigin(matrix[:3, 3].tolist())

@@ -49,7 +49,7 @@ def write(folder, segmentations):
             "structures": rows_of(each.structures),
             "volumes": list(each.volumes.items()),
             "confidences": list(each.confidences.items()),
-            "doubt": each.doubt,
+            "implausibility": each.implausibility,
             "cut_off": each.cut_off,
         }
         if each.excitation:
@@ -87,7 +87,7 @@ def read(folder, rows):
                 {int(label): float(value) for label, value in row["confidences"]},
                 images.get(CONFIDENCE),
                 excitation,
-                str(row["doubt"]),
+                str(row["implausibility"]),
                 tuple(int(label) for label in row["cut_off"]),
             )
         )

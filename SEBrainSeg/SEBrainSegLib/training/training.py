@@ -15,6 +15,7 @@ from torch.optim import swa_utils
 from torch.utils.data import DataLoader
 
 from ..errors import SEBrainSegError
+from ..inference import devices
 from ..inference.slices import logits_of_slices
 from ..networks.architectures import NETWORKS
 from .batches import Batches, Recipe, ValidationSlices
@@ -188,15 +189,6 @@ def reestimate_statistics(network: torch.nn.Module, loader: Iterable, device: Un
         norm.momentum = momentum
 
 
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether a device computes in bfloat16 faster than in float32; others emulate it, slowly."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    if device.type == "cpu" and torch.backends.mkldnn.is_available():
-        return torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return False
-
-
 def duration(seconds: float) -> str:
     """Return a time in words."""
     for unit, length in (("h", 3600), ("min", 60)):
@@ -307,7 +299,8 @@ class Training:
         for group in self.optimiser.param_groups:
             group["lr"] = learning_rate(self.step, self.steps, self.peak)
         images = images.to(self.device, memory_format=torch.channels_last)
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=has_fast_bfloat16(self.device)):
+        reduced = torch.bfloat16 if devices.has_fast_bfloat16(self.device) else torch.float32
+        with devices.computing_in(reduced, self.device):
             logits = self.network(images)
         loss = self.loss(of_protocol(logits, protocols, self.protocols), classes.to(self.device))
         self.optimiser.zero_grad()

@@ -13,8 +13,9 @@ from SEBrainSegLib import SEBrainSegError, segment
 from SEBrainSegLib.commandline import batch
 from SEBrainSegLib.commandline import main as command_line
 from SEBrainSegLib.commandline.inputs import BIDS_DESCRIPTION
-from SEBrainSegLib.files import nifti, orientation
+from SEBrainSegLib.files import orientation
 from SEBrainSegLib.files.reading import read
+from SEBrainSegLib.inference.geometry import voxel_to_ras
 from unoriented_files import AXES, HEAD, SIZE, UNKNOWN, meta, nrrd, saved, text_header
 
 SUFFIX = "_unet-scse-coronal"
@@ -85,7 +86,7 @@ def test_a_file_that_says_it_is_read_as_it_says(network, head, tmp_path, kind):
     image = read(tmp_path / name)
     assert image.GetSize() == SIZE and image.GetNumberOfComponentsPerPixel() == 1
     assert not orientation.problem(image) and not orientation.notes(image)
-    np.testing.assert_allclose(nifti.geometry_of(image), HEAD, atol=1e-4)
+    np.testing.assert_allclose(voxel_to_ras(image), HEAD, atol=1e-4)
     for point in SIDES:
         index = np.rint(np.linalg.solve(HEAD, (*point, 1)))[:3].astype(int)
         assert value_at_ras(image, point) == head[tuple(index)], point
@@ -231,7 +232,7 @@ def test_of_two_affines_one_is_read_and_both_are_written(network, head, tmp_path
             (expected, code), (found, its_code) = (getattr(each, f"get_{form}")(coded=True) for each in (scan, made))
             assert its_code == code
             np.testing.assert_allclose(found, expected, atol=1e-5)
-    segmentation = nifti.geometry_of(sitk.ReadImage(str(tmp_path / f"{name}.seg.nrrd")))
+    segmentation = voxel_to_ras(sitk.ReadImage(str(tmp_path / f"{name}.seg.nrrd")))
     np.testing.assert_allclose(segmentation, taken, atol=1e-4)
     assert read(tmp_path / f"{name}.nii.gz").GetSize() == SIZE
 
@@ -251,7 +252,7 @@ def test_affines_in_other_units_are_one(head, tmp_path, units, scale):
         path = saved(tmp_path / "a.nii", head, affine, affine, xyzt_units=units, kind=kind)
         image = read(path)
         assert not orientation.notes(image) and not orientation.problem(image)
-        np.testing.assert_allclose(nifti.geometry_of(image), HEAD, atol=0.05)
+        np.testing.assert_allclose(voxel_to_ras(image), HEAD, atol=0.05)
 
 
 @pytest.mark.parametrize("kind", [nibabel.Nifti1Image, nibabel.Nifti2Image])

@@ -15,7 +15,7 @@ from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.excitation_recorder import block_named
 from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.preparation import prepare
-from SEBrainSegLib.inference.slices import look
+from SEBrainSegLib.inference.slices import classify_volume
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import NETWORKS
 from SEBrainSegLib.networks.classes import unsided_classes
@@ -75,7 +75,7 @@ def test_spatial_excitation_is_that_of_the_paper(array, name, scale):
     weight, bias = block.se.spatial.w.weight.detach().numpy(), block.se.spatial.w.bias.detach().numpy()
     expected = sigmoid(np.einsum("c,nchw->nhw", weight[0, :, 0, 0], u) + bias)
     expected = np.kron(expected, np.ones((1, scale, scale)))[:, :37, :45]
-    found = look([toy], array, CPU, lambda fraction: None, excitation=name).spatial
+    found = classify_volume([toy], array, CPU, lambda fraction: None, excitation=name).spatial
     np.testing.assert_allclose(np.moveaxis(found, 1, 0), expected, atol=1e-6)
     assert np.ptp(found) > 1e-4
 
@@ -86,7 +86,7 @@ def test_channel_excitation_is_that_of_the_paper(array):
     z = feature_maps(toy.network, block, array).mean(axis=(2, 3))
     w1, b1, w2, b2 = (value.detach().numpy() for value in block.se.parameters())
     expected = sigmoid(np.maximum(z @ w1.T + b1, 0) @ w2.T + b2)
-    found = look([toy], array, CPU, lambda fraction: None, excitation="encoder 2")
+    found = classify_volume([toy], array, CPU, lambda fraction: None, excitation="encoder 2")
     assert found.spatial is None
     np.testing.assert_allclose(found.channels, expected, atol=1e-6)
     assert np.ptp(found.channels, axis=0).max() > 0.001
@@ -126,7 +126,7 @@ def test_the_maps_of_a_segmentation_are_those_of_the_paper(monkeypatch, any_resu
 
 def test_a_pass_that_ran_out_of_memory_leaves_no_trace(array):
     toy, passes = model("scse"), []
-    plain = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+    plain = classify_volume([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
 
     def too_much(module, inputs, output):
         passes.append(len(output))
@@ -135,7 +135,7 @@ def test_a_pass_that_ran_out_of_memory_leaves_no_trace(array):
 
     # After the gates were recorded.
     toy.network.classifier.register_forward_hook(too_much)
-    found = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+    found = classify_volume([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
     assert passes[:3] == [4, 2, 1] and len(passes) == 2 + array.shape[1]
     for here, there in ((found.spatial, plain.spatial), (found.channels, plain.channels)):
         np.testing.assert_allclose(here, there, atol=1e-6)
@@ -161,9 +161,9 @@ def test_to_look_changes_nothing_and_costs_no_pass(array):
         toy = model(se)
         passes.clear()
         handle = toy.network.register_forward_hook(lambda *_: passes.append(1))
-        plain = look([toy], array, CPU, lambda fraction: None)
+        plain = classify_volume([toy], array, CPU, lambda fraction: None)
         alone = len(passes)
-        seen = look([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+        seen = classify_volume([toy], array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
         assert len(passes) == 2 * alone
         np.testing.assert_array_equal(seen.classes, plain.classes)
         assert plain.confidence is None and plain.spatial is None and plain.channels is None
@@ -174,9 +174,9 @@ def test_to_look_changes_nothing_and_costs_no_pass(array):
 
 def test_a_block_that_is_not_there_is_named(array):
     with pytest.raises(SEBrainSegError, match="'bottleneck': choose one of encoder 1, .*, decoder 4"):
-        look([model("sse")], array, CPU, lambda fraction: None, excitation="bottleneck")
+        classify_volume([model("sse")], array, CPU, lambda fraction: None, excitation="bottleneck")
     with pytest.raises(SEBrainSegError, match="no squeeze & excitation block 'decoder 4': it has none"):
-        look([model("none")], array, CPU, lambda fraction: None, excitation="decoder 4")
+        classify_volume([model("none")], array, CPU, lambda fraction: None, excitation="decoder 4")
 
 
 def test_confidence_is_the_winning_softmax_probability(array):
@@ -186,7 +186,7 @@ def test_confidence_is_the_winning_softmax_probability(array):
         logits = toy.network(torch.from_numpy(padded)[:, None]).numpy()[:, :, :37, :45].astype(float)
     powers = np.exp(logits)
     expected = (powers / powers.sum(axis=1, keepdims=True)).max(axis=1)
-    found = look([toy], array, CPU, lambda fraction: None, confidence=True)
+    found = classify_volume([toy], array, CPU, lambda fraction: None, confidence=True)
     np.testing.assert_allclose(np.moveaxis(found.confidence, 1, 0), expected, atol=1e-5)
     np.testing.assert_array_equal(np.moveaxis(found.classes, 1, 0), logits.argmax(axis=1))
 
@@ -203,7 +203,7 @@ def smoothed(slices):
 def test_of_the_bundled_networks_u_net_gets_smoothed_slices_and_others_get_them_as_they_are(array, architecture):
     bundled_one, seen = bundled.load(architecture, "none", "coronal"), []
     bundled_one.network.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, 0].numpy()))
-    look([bundled_one], array, CPU, lambda fraction: None)
+    classify_volume([bundled_one], array, CPU, lambda fraction: None)
     slices = np.moveaxis(array, 1, 0)
     seen = np.concatenate(seen)
     np.testing.assert_allclose(seen[:, :37, :45], smoothed(slices) if architecture == "unet" else slices, atol=1e-6)
@@ -224,13 +224,13 @@ def test_confidence_of_three_views_is_that_of_the_mean_of_their_logarithms(array
         if each.view == "sagittal":
             probabilities = probabilities[unsided_classes()[:32]]
         mean = mean + np.log(probabilities) / 3
-    found = look(models, array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
+    found = classify_volume(models, array, CPU, lambda fraction: None, confidence=True, excitation="decoder 4")
     expected = np.exp(mean) / np.exp(mean).sum(axis=0)
     # Logarithms in steps of 0.1, rounded: each view's by 0.05 at most, their mean as well, and the sum by no more.
     np.testing.assert_allclose(np.log(found.confidence), np.log(expected.max(axis=0)), atol=0.1)
     assert np.abs(found.confidence - expected.max(axis=0)).mean() < 0.01
     # The recalibration map is the coronal network's.
-    coronal = look(models[:1], array, CPU, lambda fraction: None, excitation="decoder 4")
+    coronal = classify_volume(models[:1], array, CPU, lambda fraction: None, excitation="decoder 4")
     np.testing.assert_array_equal(found.spatial, coronal.spatial)
 
 

@@ -103,6 +103,32 @@ def test_it_is_said_what_lies_where(order, signs, words):
     assert words in why(np.ascontiguousarray(turned)) and "header" in why(np.ascontiguousarray(turned))
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_a_coarser_grid_of_a_users_network_is_judged_in_mm(step):
+    mine, spacing = Parameters(model="mine"), (float(step),) * 3
+
+    def said(labels, protocol):
+        coarse, head = (np.ascontiguousarray(each[::step, ::step, ::step]) for each in (labels, HEAD))
+        return plausibility.why_unlikely(coarse, head, volumes_of(labels), None, mine, spacing, protocol)
+
+    assert said(LABELS, "freesurfer") == said(LABELS, "") == ""
+    assert "Not found" in said(without(10, 49), "freesurfer")
+    # Where structures lie is the same in every protocol.
+    assert "upside down" in said(LABELS[::-1], "")
+
+
+def test_proportions_are_those_of_a_protocol_that_was_measured():
+    """Who draws otherwise has other shares: nothing is known of a network of the user's that names no protocol."""
+    volumes = volumes_of(LABELS)
+    cortex = (2, 3, 41, 42, 7, 8, 46, 47)
+    other = {label: ml * (1 if label in cortex else 8) for label, ml in volumes.items()}
+    mine = Parameters(model="mine")
+    judged = [
+        plausibility.why_unlikely(LABELS, HEAD, other, None, mine, (1.0,) * 3, each) for each in ("", "freesurfer")
+    ]
+    assert judged[0] == "" and judged[1] != ""
+
+
 def test_a_mirrored_head_cannot_be_told():
     """With names and places exchanged, left is on the left again: the documentation says so."""
     mirrored = np.ascontiguousarray(LABELS[..., ::-1])

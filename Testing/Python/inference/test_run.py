@@ -7,11 +7,14 @@ import torch
 
 from phantoms import GRIDS, ByIntensity, centred, model, phantom, value_at_ras
 from SEBrainSegLib import Cancelled, SEBrainSegError, segment
-from SEBrainSegLib.inference import brain_region, cleanup, devices, slices
+from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.inference import brain_region, cleanup, devices, plausibility, slices
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.geometry import VIEWS
 from SEBrainSegLib.inference.intensities import normalise
+from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.networks.classes import class_of_label
+from SEBrainSegLib.networks.model_file import Model
 
 
 @pytest.mark.parametrize("grid", GRIDS)
@@ -36,7 +39,7 @@ def test_slicing_direction_does_not_move_labels(network, view):
     array[10:60, 20:80, 15:60] = 1000
     array[40, 50, 30] = 600
     conformed = normalise(array).transpose(2, 1, 0)
-    found = slices.classify(model(network, view), conformed, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify_in_view(model(network, view), conformed, torch.device("cpu"), lambda fraction: None)[0]
     assert found.shape == conformed.shape
     assert found[30, 50, 40] == class_of_label()[49]
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
@@ -64,7 +67,7 @@ def test_where_no_brain_is_seen_the_networks_look_at_everything(network):
     array = np.zeros((40, 50, 30), np.float32)
     box = brain_region.brain_box(model(network), array, torch.device("cpu"), lambda: None)
     assert array[box].shape == array.shape
-    within = brain_region.inside((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
+    within = brain_region.box_within((slice(2, 9),) * 3, (slice(1, 4), slice(0, 7), slice(3, 5)))
     assert within == (slice(3, 6), slice(2, 9), slice(5, 7))
 
 
@@ -188,8 +191,8 @@ def test_gpu_memory_exhausted_halves_the_batch_and_gives_the_same_answer(network
                 raise torch.cuda.OutOfMemoryError("injected")
             return super().forward(x)
 
-    expected = slices.classify(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
-    found = slices.classify(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
+    expected = slices.classify_in_view(model(network), array, torch.device("cpu"), lambda fraction: None)[0]
+    found = slices.classify_in_view(model(Limited()), array, torch.device("cpu"), lambda fraction: None)[0]
     np.testing.assert_array_equal(found, expected)
 
 
@@ -209,7 +212,7 @@ def test_a_gpu_gets_as_many_slices_at_a_time_as_its_free_memory_holds(monkeypatc
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (int(free), int(80e9)))
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 7_000_000)
     monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 7_000_000 + int(kept))
-    assert devices.batch(torch.device("cuda:0"), side * side) == slices
+    assert devices.batch_size(torch.device("cuda:0"), side * side) == slices
 
 
 def test_a_volume_without_a_brain_is_refused_not_invented(network):
@@ -230,6 +233,52 @@ def test_pieces_apart_from_the_brain_or_joined_by_a_film_are_dropped():
     assert (kept == 7).sum() == 35**3
     assert (kept == 3).sum() == 0
     assert (kept[:, :, 48:] == 2).sum() == 0
+
+
+@pytest.mark.parametrize("mm, sheet, kept", [(2.0, 4, True), (2.0, 2, False), (0.5, 8, False), (0.5, 12, True)])
+def test_a_sheet_is_a_film_by_its_millimetres_whatever_the_grid(mm, sheet, kept):
+    """8 mm, 4 mm, 4 mm and 6 mm thick."""
+    classes = np.zeros((60, 60, 80), np.uint8)
+    classes[10:50, 10:50, 5:40] = 7
+    classes[20 : 20 + sheet, 15:45, 40:60] = 2
+    classes[15:45, 15:45, 60:75] = 2
+    found = cleanup.keep_largest(classes, (mm,) * 3)
+    assert (found[:, :, 62:] > 0).any() == kept and (found == 7).sum() == (classes == 7).sum()
+
+
+@pytest.mark.parametrize("mm", [0.5, 2.0])
+def test_the_brains_box_has_its_margin_in_millimetres(network, mm):
+    array = np.zeros((100, 110, 120), np.float32)
+    brain = (slice(35, 70), slice(40, 75), slice(40, 75))
+    array[brain] = 1
+    array[80:82, 50:52, 60] = 1  # far smaller than 200 mm2
+    coarse = Model(network, "coronal", structures(), (mm,) * 3)
+    box = brain_region.brain_box(coarse, array, torch.device("cpu"), lambda: None)
+    for axis, (there, found) in enumerate(zip(brain, box)):
+        before, after = there.start - found.start, found.stop - there.stop
+        if axis == VIEWS["coronal"]:
+            assert 0 <= before <= 16 / mm and 0 <= after <= 16 / mm
+        else:
+            # 8 mm, and what fills up to multiples of 16 pixels.
+            assert 8 / mm <= before < 8 / mm + 16 and 8 / mm <= after < 8 / mm + 16
+    head = brain_region.head_box(array, spacing=(mm,) * 3)
+    assert [there.start - found.start for there, found in zip(brain, head)] == [8 / mm] * 3
+
+
+def test_a_users_network_of_brains_on_another_grid_is_checked_on_that(network, monkeypatch):
+    seen = []
+    monkeypatch.setattr(plausibility, "why_unlikely", lambda *evidence: seen.append(evidence) or "")
+    own = Model(network, "coronal", structures(), (2.0, 2.0, 2.0))
+    monkeypatch.setattr(user_models, "path_of", lambda model: model)
+    monkeypatch.setattr(user_models, "load", lambda *_: own)
+    matrix, size = GRIDS["RAS"]
+    found = segment(phantom(centred(matrix, size), size), model="mine", device="cpu")
+    labels, array, _, _, _, spacing, protocol = seen[0]
+    assert labels.shape == array.shape and max(labels.shape) < 60
+    assert spacing == (2.0, 2.0, 2.0) and protocol == ""
+    # A thin stem and a small thalamus are there, too.
+    for point, label in {(-14, 0, 8): 2, (20, -20, 5): 41, (12, 5, 4): 49, (-10, 0, -20): 16}.items():
+        assert value_at_ras(found.labels, point) == label, point
 
 
 def test_small_pieces_of_a_structure_are_dropped_and_large_ones_kept():

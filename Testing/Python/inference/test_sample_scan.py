@@ -13,7 +13,7 @@ from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.files.reading import read
 from SEBrainSegLib.inference import brain_region, devices, plausibility
 from SEBrainSegLib.inference.preparation import prepare
-from SEBrainSegLib.inference.slices import look
+from SEBrainSegLib.inference.slices import classify_volume
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
 from SEBrainSegLib.resources import resource
@@ -141,7 +141,7 @@ def test_what_was_found_lies_as_in_a_person_in_one_of_24_orientations(scan, foun
     """Its labels turned as a whole, as if a network had recognised everything in a head that lies otherwise."""
     labels = sitk.GetArrayFromImage(found.labels)
     head = prepare(scan)[1]
-    assert head.shape == labels.shape and found.doubt == ""
+    assert head.shape == labels.shape and found.implausibility == ""
     for order, signs in product(permutations(range(3)), product((1, -1), repeat=3)):
         if np.linalg.det(np.eye(3)[list(order)] * signs) < 0:
             continue
@@ -162,7 +162,7 @@ def test_another_sequence_than_t1_is_refused_and_shown_if_it_is_accepted(scan, f
     image = sitk.GetImageFromArray(1000 * array)
     image.CopyInformation(scan)
     answer = segment(image, device="cpu", accept_unlikely=True)
-    assert "check that it is T1-weighted" in answer.doubt
+    assert "check that it is T1-weighted" in answer.implausibility
     assert sum(answer.volumes.values()) > 100
 
 
@@ -183,7 +183,7 @@ def test_bfloat16_changes_hardly_a_label(scan, monkeypatch):
         model, found = bundled.load(architecture, "scse", "coronal"), []
         for precision in (torch.float32, torch.bfloat16):
             monkeypatch.setattr(devices, "precision", lambda device, precision=precision: precision)
-            found.append(look([model], array, torch.device("cpu"), lambda fraction: None).classes)
+            found.append(classify_volume([model], array, torch.device("cpu"), lambda fraction: None).classes)
         agreement[architecture] = (found[0] == found[1]).mean()
     assert 0.997 < agreement["unet"] < 1  # if it were 1, nothing was computed in bfloat16
     assert agreement["sdnet"] == 1  # unpooling does not bear it

@@ -55,6 +55,15 @@ def test_the_sides_that_classes_have_already_do_not_count():
     np.testing.assert_array_equal(part_sides(classes), part_sides(unsided_classes()[classes]))
 
 
+@pytest.mark.parametrize("step", [2, 3])
+def test_on_a_coarser_grid_sides_come_back_as_well(step):
+    classes, _ = brain(yaw=-9, roll=8, petalia=0.1)
+    coarse = np.ascontiguousarray(classes[::step, ::step, ::step])
+    found = part_sides(unsided_classes()[coarse], (float(step),) * 3)
+    sided = np.isin(coarse, CORTEX + WHITE)
+    assert ((found != coarse) & sided).sum() / sided.sum() < 0.015
+
+
 def test_the_fissure_counts_for_more_than_unequal_hemispheres():
     classes, right = brain(petalia=0.15)
     c, s, a = midsagittal_plane(unsided_classes()[classes])

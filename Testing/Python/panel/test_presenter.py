@@ -235,7 +235,7 @@ def choose(it, volume="T1", **parameters):
     it.presenter.choose(Choices(volume, Parameters(**parameters), **others))
 
 
-def finish(it, seconds=0.0, device="cpu", doubt=""):
+def finish(it, seconds=0.0, device="cpu", implausibility=""):
     """Let the run give what it was asked for."""
     _, job = it.run.started[-1]
     it.run.running = False
@@ -248,7 +248,7 @@ def finish(it, seconds=0.0, device="cpu", doubt=""):
             structures=("Hippocampus",),
             block=job.excitation,
             sure=job.confidence,
-            doubt=doubt,
+            implausibility=implausibility,
         )
         for parameters in job.choices
     )
@@ -322,7 +322,7 @@ def test_what_was_refused_as_unlikely_can_be_shown_all_the_same(all_of_it):
     it.presenter.accept_unlikely()
     (_, first), (_, job) = it.run.started
     assert job.choices == first.choices and not first.accept_unlikely and job.accept_unlikely
-    finish(it, doubt="The cerebellum lies above the thalamus.")
+    finish(it, implausibility="The cerebellum lies above the thalamus.")
     assert state(it).status.endswith("It is unlikely to be right: The cerebellum lies above the thalamus.")
     assert state(it).result_name == "T1 scse" and not state(it).accept.enabled
 

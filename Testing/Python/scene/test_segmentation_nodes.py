@@ -251,13 +251,13 @@ def test_saved_and_read_again_by_slicer(scene, tmp_path):
 def test_what_is_doubtful_or_cut_off_stays_with_the_node(scene):
     volume = volume_node(scene)
     labels, add = labels_like(volume_nodes.image_of(volume), {(4, 1, 8): 17}), segmentation_nodes.add_segmentation
-    node = add(volume, result_of(labels, doubt="It is upside down.", cut_off=(17, 16)))
+    node = add(volume, result_of(labels, implausibility="It is upside down.", cut_off=(17, 16)))
     found = segmentation_nodes.segmentation_of(node)
-    assert found.doubt == "It is upside down." and found.cut_off == (17, 16)
+    assert found.implausibility == "It is upside down." and found.cut_off == (17, 16)
     rows = {row["structure"]: row for row in volume_table.rows(found)}
     assert "upside down" in rows["Whole brain"]["remark"] and rows["Hippocampus"]["cut_off"] == "left"
     plain = segmentation_nodes.segmentation_of(add(volume, result_of(labels)))
-    assert plain.doubt == "" and plain.cut_off == ()
+    assert plain.implausibility == "" and plain.cut_off == ()
 
 
 def test_a_saved_scene_brings_it_back(scene, tmp_path):

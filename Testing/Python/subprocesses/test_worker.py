@@ -303,7 +303,7 @@ def test_an_unlikely_result_is_refused_and_comes_if_it_is_accepted(library, temp
     assert run_to_end(image).outcome() == ("failed", "The cerebellum lies above the thalamus.", True)
     listener = run_to_end(image, Job(accept_unlikely=True))
     assert listener.outcome() == ("finished", "cpu")
-    assert listener.found[0].doubt == "It is upside down." and listener.found[0].cut_off == (17,)
+    assert listener.found[0].implausibility == "It is upside down." and listener.found[0].cut_off == (17,)
 
 
 def test_a_bug_is_one_sentence_and_a_traceback_in_the_log(library, temporary, image, monkeypatch, caplog):
@@ -421,7 +421,7 @@ class Silent:
         """The last line of a child that found labels, without its end."""
         sitk.WriteImage(image, str(self.folder / "0-labels.nrrd"))
         row = {"images": ["labels"], "device": "mps", "seconds": 1, "parameters": {}, "structures": []}
-        said = {"doubt": "", "cut_off": []}
+        said = {"implausibility": "", "cut_off": []}
         self.on_output(
             json.dumps({"segmentations": [{**row, "volumes": [], "confidences": [], **said, **fields}]}).encode()
         )
