@@ -1,6 +1,7 @@
 """SimpleITK, imported when it is first used: it takes a while, for which a user would wait as the panel opens."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 
 class Lazy:
@@ -13,4 +14,7 @@ class Lazy:
         return getattr(importlib.import_module(self.name), attribute)
 
 
-sitk = Lazy("SimpleITK")
+if TYPE_CHECKING:
+    import SimpleITK as sitk
+else:
+    sitk = Lazy("SimpleITK")
