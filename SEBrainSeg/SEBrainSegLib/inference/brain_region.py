@@ -10,7 +10,7 @@ from ..networks.model_file import Model
 from .geometry import BRAIN_SPACING, VIEWS
 from .slices import MULTIPLE, Array, largest_probability, logits_of_slices, padded_size, slices_of
 
-Box = tuple[slice, slice, slice]
+Box = tuple[slice, ...]  # along S, A and R
 
 
 # One slice in 16 mm shows where the brain is: all pieces of at least 200 mm2, with 8 mm around them.
@@ -76,7 +76,7 @@ def brain_box(
         batch_done()
     if (low >= high).any():
         return tuple(slice(0, side) for side in array.shape)
-    box = []
+    box: list[slice] = []
     for start, stop, side in zip(low, high, slices.shape):
         start, stop = max(0, start), min(stop, side)
         if box:

@@ -1,18 +1,21 @@
 """Recalibration maps: what an SE block did, seen in the forward passes that make a segmentation."""
 
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import torch
 
 from ..errors import SEBrainSegError
-from ..networks.architectures import EncoderDecoder
 from ..networks.squeeze_excitation import ChannelSE, SpatialSE
 
 
-def block_named(network: EncoderDecoder, name: str) -> torch.nn.Module:
+def block_named(network: Any, name: str) -> torch.nn.Module:
     """Return the SE block that follows ``"encoder 1"``, ``"decoder 4"`` or ``"bottleneck"`` of a network.
+
+    Args:
+        network: an :class:`~.architectures.EncoderDecoder`.
+        name: of the block.
 
     Raises:
         SEBrainSegError: there is none; the message names those that there are.
@@ -43,7 +46,7 @@ class Recorder:
         channels: ``(slices, C)`` in [0, 1], or ``None`` of a block without cSE.
     """
 
-    def __init__(self, network: EncoderDecoder, name: str, shape: Sequence[int]) -> None:
+    def __init__(self, network: Any, name: str, shape: Sequence[int]) -> None:
         self.spatial: Optional[np.ndarray] = None
         self.channels: Optional[np.ndarray] = None
         self._block, self._shape = block_named(network, name), tuple(shape)

@@ -151,7 +151,10 @@ def _counts(labels: np.ndarray, length: int = 0) -> np.ndarray:
     """Return how many voxels every label has, up to the largest or of at least some number of labels."""
     length = max(length, int(labels.max()) + 1)
     # Plane by plane: counting makes numbers of 8 bytes of all.
-    return sum(np.bincount(plane.ravel(), minlength=length) for plane in labels)
+    counts = np.zeros(length, int)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=length)
+    return counts
 
 
 def _taps() -> np.ndarray:
@@ -172,7 +175,9 @@ def _convolved(indicator: np.ndarray, taps: np.ndarray) -> np.ndarray:
         widths = [(reach, reach) if each == axis else (0, 0) for each in range(3)]
         padded = np.moveaxis(np.pad(found, widths, mode="edge"), axis, 0)
         count = found.shape[axis]
-        total = sum(np.float32(tap) * padded[place : place + count] for place, tap in enumerate(taps))
+        total = np.zeros_like(padded[:count])
+        for place, tap in enumerate(taps):
+            total += np.float32(tap) * padded[place : place + count]
         found = np.moveaxis(total, 0, axis)
     return found
 

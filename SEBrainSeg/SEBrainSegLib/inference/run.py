@@ -111,7 +111,8 @@ def run(
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
     image = without_single_axes(image)
-    choices, conformed, segmentations = job.checked().choices, {}, []
+    conformed: dict[tuple, _Conformed] = {}
+    choices, segmentations = job.checked().choices, []
     for number, parameters in enumerate(choices):
 
         def report(fraction, message, number=number, title=parameters.title):
@@ -195,7 +196,7 @@ def _segment_with(
         )
         _refuse_implausible(implausibility, job)
     confidence, confidences = None, {}
-    if job.confidence:
+    if classified.prediction.confidence is not None:
         probabilities = conformed.whole(classified.prediction.confidence, classified.box)
         confidences = _mean_by_label(probabilities, classes, table, kept)
         confidence = _on_input(probabilities, conformed.grid, image, sitk.sitkLinear)
@@ -279,9 +280,9 @@ def _classify_on(
         report(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {device}{note}")
 
     batch_done(0.0)
-    box = (slice(None),) * 3
+    box: Box = (slice(None),) * 3
     if model.segments_brains:
-        box = head_box(array, spacing=model.spacing)
+        box = head_box(array, spacing=model.spacing or BRAIN_SPACING)
     # To the device once, and the result back once.
     volume = torch.as_tensor(array[box]).to(device)
     if model.segments_brains:
@@ -295,7 +296,7 @@ def _clean_up(classes: np.ndarray, models: Sequence[Model]) -> np.ndarray:
     """Remove what is apart from the brain or from its structure; part the sides of sagittal slices."""
     if not models[0].segments_brains:
         return classes
-    spacing = models[0].spacing
+    spacing = models[0].spacing or BRAIN_SPACING
     classes = keep_largest(classes, spacing)
     if [model.view for model in models] == ["sagittal"]:
         classes = part_sides(classes, spacing)

@@ -121,10 +121,8 @@ def classify_in_view(
         if probabilities is not None:
             probabilities[first:last] = largest_probability(logits.float())
         batch_done(last / len(slices))
-    found, confident = (
-        None if each is None else each.movedim(0, axis).cpu().numpy() for each in (classes, probabilities)
-    )
-    return found, confident
+    found = classes.movedim(0, axis).cpu().numpy()
+    return found, None if probabilities is None else probabilities.movedim(0, axis).cpu().numpy()
 
 
 def classify_in_views(
@@ -187,23 +185,23 @@ def logits_of_slices(
         numbers: of the slices to compute; ``None``: all. ``first`` counts among them.
     """
     slices = slices.to(device)
-    last_slice, rows, columns = len(slices) - 1, *slices.shape[1:]
-    reach = network.slices // 2
+    last_slice, (rows, columns) = len(slices) - 1, slices.shape[1:]
+    reach = int(network.slices) // 2  # type: ignore[arg-type]
     neighbours = torch.arange(-reach, reach + 1, device=device)
-    numbers = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
-    count = len(numbers)
+    wanted = torch.tensor(range(len(slices)) if numbers is None else numbers, device=device)
+    count = len(wanted)
     padded_rows, padded_columns = padded_size((rows, columns))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = network.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     first, size = 0, devices.batch_size(device, padded_rows * padded_columns)
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
     while first < count:
         try:
-            wanted = (numbers[first : first + size, None] + neighbours).clamp(0, last_slice)
-            batch = slices[wanted.flatten()]
+            entering = (wanted[first : first + size, None] + neighbours).clamp(0, last_slice)
+            batch = slices[entering.flatten()]
             batch = smoothed(batch, batch.new_tensor(smoothing)) if smoothing else batch
             batch = functional.pad(batch, (0, padded_columns - columns, 0, padded_rows - rows))
             with torch.inference_mode(), devices.computing_in(precision, device):
-                logits = network(batch.unflatten(0, wanted.shape).contiguous())[:, :, :rows, :columns]
+                logits = network(batch.unflatten(0, entering.shape).contiguous())[:, :, :rows, :columns]
         except RuntimeError as error:
             if size == 1 or not devices.is_out_of_memory(error):
                 raise

@@ -94,7 +94,7 @@ def _with_rows_of(protocol: Optional[str], weights: Weights, stored: Mapping[str
     return kept
 
 
-def _floats(values: Optional[Sequence[float]], count: int) -> Optional[tuple[float, ...]]:
+def _floats(values: Optional[Sequence[float]], count: int) -> Any:
     """Return a tuple of ``count`` floats, or ``None``."""
     if values is not None and len(values) != count:
         raise ValueError(f"{count} numbers are needed")
@@ -184,7 +184,12 @@ def write_model(
     unsound = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if unsound:
         raise ValueError(f"The weights of {unsound[0]} are not finite; train with a lower learning rate.")
-    content = {"configuration": configuration, "weights": weights, "view": view, "protocols": list(protocols)}
+    content: dict[str, Any] = {
+        "configuration": configuration,
+        "weights": weights,
+        "view": view,
+        "protocols": list(protocols),
+    }
     if table is not None:
         content["structures"] = rows_of(table)
         content["spacing"] = spacing and list(spacing)
