@@ -29,7 +29,7 @@ from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.files.results import check_writable
 from SEBrainSegLib.inference import memory
-from SEBrainSegLib.inference.brain_region import head_box
+from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.slices import logits_of_slices, slices_of
 from SEBrainSegLib.networks.architectures import NETWORKS
 from SEBrainSegLib.networks.bundled import PROTOCOLS
