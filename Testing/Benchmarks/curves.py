@@ -15,6 +15,7 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from scores import mean
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.parameters import Architecture, Variant, values
 from SEBrainSegLib.files.results import check_writable
@@ -63,7 +64,7 @@ def read_curves(plans: Sequence[Plan], run: Path) -> list[Curve]:
 def mean_curve(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray]:
     """Return the batches at which all of some curves were validated, and the mean of their Dice there."""
     shared = sorted(set.intersection(*(set(curve.steps) for curve in curves)))
-    means = [np.mean([curve.dice[curve.steps == step][0] for curve in curves]) for step in shared]
+    means = [mean([curve.dice[curve.steps == step][0] for curve in curves]) for step in shared]
     return np.array(shared), np.array(means)
 
 

@@ -4,8 +4,9 @@ import csv
 import hashlib
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Optional, Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,6 +14,7 @@ import SimpleITK as sitk
 sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 
 from SEBrainSegLib import SEBrainSegError, segment  # noqa: E402
+from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.choices.structures import IGNORED, structures  # noqa: E402
 from SEBrainSegLib.networks import bundled  # noqa: E402
 
@@ -26,7 +28,7 @@ class Scan(NamedTuple):
     image_path: Path
     labels_path: Path
 
-    def read(self):
+    def read(self) -> tuple[sitk.Image, np.ndarray]:
         """Return the image and the array of its labels, uint8.
 
         Raises:
@@ -39,27 +41,23 @@ class Scan(NamedTuple):
             raise SEBrainSegError(f"{self.labels_path} holds other values than the FreeSurfer ids of the structures.")
         return image, truth
 
-    def checksum(self):
+    def checksum(self) -> str:
         """Return a checksum of both files."""
         return digits(self.image_path.read_bytes() + self.labels_path.read_bytes())
 
 
-def digits(content):
+def digits(content: bytes) -> str:
     """Return the first 16 digits of the SHA-256 of bytes."""
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def model_checksum(network):
-    """Return a checksum of the files of a choice of bundled networks.
-
-    Args:
-        network: :class:`~SEBrainSegLib.choices.parameters.Parameters`.
-    """
+def model_checksum(network: Parameters) -> str:
+    """Return a checksum of the files of a choice of bundled networks."""
     listed = bundled.checksums()
     return digits("".join(listed[f"{name}.pt"] for name in network.networks).encode())
 
 
-def read(path):
+def read(path: Path) -> sitk.Image:
     """Read an image or raise :class:`SEBrainSegError`."""
     try:
         return sitk.ReadImage(str(path))
@@ -67,7 +65,7 @@ def read(path):
         raise SEBrainSegError(f"{path} cannot be read as an image.") from None
 
 
-def grid(path):
+def grid(path: Path) -> tuple[tuple, tuple]:
     """Return the size of an image, and its spacing, origin and direction in one tuple, without reading the voxels."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
@@ -78,7 +76,7 @@ def grid(path):
     return reader.GetSize(), reader.GetSpacing() + reader.GetOrigin() + reader.GetDirection()
 
 
-def find_scans(folders, names=None):
+def find_scans(folders: Sequence[Path], names: Optional[Sequence[str]] = None) -> list[Scan]:
     """Return every :class:`Scan` of some folders, or those named; all are on the grid of their labels.
 
     Raises:
@@ -108,7 +106,7 @@ def find_scans(folders, names=None):
     return list(scans.values())
 
 
-def labels_found(image, name, **choices):
+def labels_found(image: sitk.Image, name: str, **choices) -> np.ndarray:
     """Return the array of what ``segment`` labels, unlikely or not, all background if it finds no brain at all.
 
     Args:
@@ -122,7 +120,7 @@ def labels_found(image, name, **choices):
         return np.zeros(image.GetSize()[::-1], np.uint8)
 
 
-def dice_of_structures(found, truth):
+def dice_of_structures(found: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """Return the Dice of every structure in table order; not-a-number where neither array has it."""
     scored = truth != IGNORED
     found, truth = found[scored], truth[scored]
@@ -133,7 +131,7 @@ def dice_of_structures(found, truth):
         return 2 * overlap[labels] / total[labels]
 
 
-def surface(labels, box, label):
+def surface(labels: np.ndarray, box: tuple[slice, ...], label: int) -> np.ndarray:
     """Return the indices, ``(n, 3)``, of the voxels of ``label`` that have a face neighbour of another label."""
     # Not at the top: Dice alone needs no SciPy.
     from scipy.ndimage import binary_erosion
@@ -142,7 +140,7 @@ def surface(labels, box, label):
     return np.argwhere(mask & ~binary_erosion(mask)) + [side.start for side in box]
 
 
-def hausdorff95_of_structures(found, truth, spacing):
+def hausdorff95_of_structures(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Return the 95th-percentile Hausdorff distance in mm of every structure in table order.
 
     The distances from each surface voxel of either array to the nearest one of the other; the larger of the two
@@ -176,7 +174,7 @@ def hausdorff95_of_structures(found, truth, spacing):
     return np.array([distance(structure.label) for structure in structures()])
 
 
-def score(found, truth, spacing):
+def score(found: np.ndarray, truth: np.ndarray, spacing: Sequence[float]) -> np.ndarray:
     """Return Dice and 95th-percentile Hausdorff distance of every structure, shape ``(structures, 2)``.
 
     Args:
@@ -191,7 +189,7 @@ class Values:
     What it holds of a network and a scan counts only while the checksums of both are the same.
     """
 
-    def __init__(self, path):
+    def __init__(self, path: Union[Path, str]) -> None:
         """Read what there is.
 
         Raises:
@@ -213,12 +211,12 @@ class Values:
         except (KeyError, TypeError, ValueError):
             raise SEBrainSegError(f"{self.path} is no file of this benchmark; choose another folder.") from None
 
-    def get(self, network, protocol, scan, checksums):
+    def get(self, network: str, protocol: str, scan: str, checksums: tuple[str, str]) -> Optional[np.ndarray]:
         """Return what :meth:`add` stored under the same four, or ``None``."""
         stored_checksums, values = self.stored.get((network, protocol, scan), (None, None))
         return values if stored_checksums == checksums else None
 
-    def add(self, network, protocol, scan, checksums, values):
+    def add(self, network: str, protocol: str, scan: str, checksums: tuple[str, str], values: np.ndarray) -> np.ndarray:
         """Store the result of :func:`score`, rounded, and write the file; returns what is stored.
 
         Args:
@@ -240,13 +238,13 @@ class Values:
         return values
 
 
-def mean(values):
-    """Mean of what is a number; not-a-number without a warning if nothing is."""
+def mean(values: Union[np.ndarray, Sequence[float]]) -> float:
+    """Return the mean of what is a number; not-a-number without a warning if nothing is."""
     values = np.asarray(values)[~np.isnan(values)]
     return float(values.mean()) if values.size else float("nan")
 
 
-def spread(values, digits):
+def spread(values: Union[np.ndarray, Sequence[float]], digits: int) -> str:
     """Write the mean over scans and, of two or more, ± their standard deviation."""
     values = np.asarray(values)[~np.isnan(values)]
     if not values.size:
@@ -255,6 +253,6 @@ def spread(values, digits):
     return f"{values.mean():.{digits}f}{deviation}"
 
 
-def table(header, rows):
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Write a Markdown table."""
     return "\n".join(f"| {' | '.join(row)} |" for row in (header, ["---"] * len(header), *rows))

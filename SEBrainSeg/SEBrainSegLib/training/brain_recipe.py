@@ -34,7 +34,7 @@ VALIDATION_STRIDE = 8  # mm
 NARROWEST = 3.0  # mm that the walls of ventricles move inwards at most
 
 
-# Two conventions of drawing the same structures; a network learns a classifier for each (zoo.PROTOCOLS).
+# Two conventions of drawing the same structures; a network learns a classifier for each (bundled.PROTOCOLS).
 MANUAL, FREESURFER = 0, 1
 
 

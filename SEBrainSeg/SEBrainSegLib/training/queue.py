@@ -388,6 +388,11 @@ def train_all(plans: Sequence[Plan], material: Material, run: Path, device: torc
     try:
         while waiting or running:
             changed = False
+            for name, process in list(running.items()):
+                if not process.is_alive():
+                    failed += [name] if process.exitcode else []
+                    del running[name]
+                    changed = True
             while waiting and len(running) < processes:
                 plan = waiting.pop(0)
                 child = context.Process(  # type: ignore[attr-defined]  # every context has it
@@ -396,12 +401,6 @@ def train_all(plans: Sequence[Plan], material: Material, run: Path, device: torc
                 (run / plan.name).mkdir(parents=True, exist_ok=True)
                 child.start()
                 running[plan.name], changed = child, True
-            time.sleep(0.2)
-            for name, process in list(running.items()):
-                if not process.is_alive():
-                    failed += [name] if process.exitcode else []
-                    del running[name]
-                    changed = True
             now = time.monotonic()
             if changed or now - written > LOOK_EVERY:
                 text = status(run, plans, list(running), failed, processes)
@@ -410,6 +409,7 @@ def train_all(plans: Sequence[Plan], material: Material, run: Path, device: torc
                 if changed or now - printed > PRINT_EVERY:
                     print(text, flush=True)
                     printed = now
+            time.sleep(0.2)
     finally:
         for process in running.values():
             process.terminate()
