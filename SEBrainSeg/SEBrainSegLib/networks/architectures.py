@@ -4,7 +4,7 @@ All three are one encoder-decoder: ``depth`` encoders, a bottleneck, ``depth`` d
 same width at every level. They differ in the layers of a block and in how a decoder's input is up-sampled.
 """
 
-from typing import Optional
+from typing import Callable, Optional, cast
 
 import torch
 from torch import nn
@@ -84,6 +84,11 @@ class EncoderDecoder(nn.Module):
             fit.
     """
 
+    # Each network has its own.
+    layers: Callable[..., nn.Module]
+    pool: Callable[..., tuple[torch.Tensor, Optional[torch.Tensor]]]
+    upsample: Callable[..., torch.Tensor]
+
     def __init__(
         self,
         classes: int = 32,
@@ -109,7 +114,7 @@ class EncoderDecoder(nn.Module):
             raise ValueError(f"Unknown placement '{placement}': choose one of {', '.join(PLACEMENTS)}.")
         self.check(se, aggregation)
 
-        def block(in_channels, placements):
+        def block(in_channels: int, placements: tuple[str, ...]) -> Block:
             placed = se if placement in placements else "none"
             layers = self.layers(in_channels, width, kernel)
             return Block(layers, *recalibration(placed, width, reduction, aggregation, se_bias))
@@ -117,14 +122,16 @@ class EncoderDecoder(nn.Module):
         self.encoders, self.decoders = nn.ModuleList(), nn.ModuleList()
         skips, channels = [], slices
         for _ in range(depth):
-            self.encoders.append(block(channels, ("encoder", "both", "all")))
-            channels = self.encoders[-1].out_channels
+            encoder = block(channels, ("encoder", "both", "all"))
+            self.encoders.append(encoder)
+            channels = encoder.out_channels
             skips.append(channels)
         self.bottleneck = block(channels, ("all",))
         channels = self.bottleneck.out_channels
         for skip in reversed(skips):
-            self.decoders.append(block(channels + skip, ("decoder", "both", "all")))
-            channels = self.decoders[-1].out_channels
+            decoder = block(channels + skip, ("decoder", "both", "all"))
+            self.decoders.append(decoder)
+            channels = decoder.out_channels
         self.classifier = nn.Conv2d(channels, classes, kernel_size=1)
 
     def check(self, se: str, aggregation: str) -> None:
@@ -168,13 +175,13 @@ class Unpooling(EncoderDecoder):
         if se == "scse" and aggregation == "concatenation":
             raise ValueError("Concatenation doubles the channels, which max-unpooling cannot take; use it with U-Net.")
 
-    def pool(self, skip: torch.Tensor) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
+    def pool(self, skip: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Halve a feature map; return the positions of the maxima, too."""
         return functional.max_pool2d(skip, 2, return_indices=True)
 
-    def upsample(self, x: torch.Tensor, skip: torch.Tensor, indices: Optional[torch.Tensor]) -> torch.Tensor:
+    def upsample(self, x: torch.Tensor, skip: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
         """Bring ``x`` to the size of the skip connection by max-unpooling with the encoder's indices."""
-        return functional.max_unpool2d(x, indices, 2, output_size=skip.shape[-2:])
+        return functional.max_unpool2d(x, indices, (2, 2), output_size=skip.shape[-2:])
 
 
 class SDNet(Unpooling):
@@ -197,7 +204,8 @@ class DenseNet(Unpooling):
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
         # A slice's dark half is below its mean: without this the first ReLU would blot it out.
-        nn.init.constant_(self.encoders[0].convolutions.first[0].bias, 2.0)
+        layers = cast(DenseLayers, cast(Block, self.encoders[0]).convolutions)
+        nn.init.constant_(cast(nn.BatchNorm2d, layers.first[0]).bias, 2.0)
 
 
 NETWORKS = {"unet": UNet, "sdnet": SDNet, "densenet": DenseNet}

@@ -31,7 +31,7 @@ def mirrored_classes(table: Table = None) -> np.ndarray:
     table = table or structures()
     index_of = {(structure.unsided_name, structure.side): index for index, structure in enumerate(table, start=1)}
     other = {"left": "right", "right": "left", "": ""}
-    mirrored = np.arange(np.iinfo(class_type(table)).max + 1, dtype=class_type(table))
+    mirrored: np.ndarray = np.arange(np.iinfo(class_type(table)).max + 1, dtype=class_type(table))
     for (name, side), index in index_of.items():
         mirrored[index] = index_of.get((name, other[side]), index)
     return mirrored

@@ -9,13 +9,13 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Union, cast
 
 import torch
 
 from ..choices.structures import Structure, rows_of, structures, table_of
 from ..errors import SEBrainSegError
-from .architectures import NETWORKS
+from .architectures import NETWORKS, EncoderDecoder
 from .classes import class_of_label
 
 # What a damaged or foreign file makes torch.load and the networks raise.
@@ -59,7 +59,7 @@ class Model:
         protocol: the protocol whose rows were kept; ``""`` if the file has none to choose from.
     """
 
-    network: torch.nn.Module
+    network: EncoderDecoder
     view: str = "coronal"
     structures: tuple[Structure, ...] = ()
     spacing: Optional[tuple[float, float, float]] = (1.0, 1.0, 1.0)
@@ -143,8 +143,8 @@ def read_model(
             network.eval(),
             stored["view"],
             table,
-            _floats(stored.get("spacing", Model.spacing), 3),
-            _floats(stored.get("window"), 2),
+            cast(Optional[tuple[float, float, float]], _floats(stored.get("spacing", Model.spacing), 3)),
+            cast(Optional[tuple[float, float]], _floats(stored.get("window"), 2)),
             _taps(stored.get("smoothing", ())),
             (protocol or "") if protocols else "",
         )
@@ -184,7 +184,12 @@ def write_model(
     unsound = [name for name, value in weights.items() if not torch.isfinite(value).all()]
     if unsound:
         raise ValueError(f"The weights of {unsound[0]} are not finite; train with a lower learning rate.")
-    content = {"configuration": configuration, "weights": weights, "view": view, "protocols": list(protocols)}
+    content: dict[str, Any] = {
+        "configuration": configuration,
+        "weights": weights,
+        "view": view,
+        "protocols": list(protocols),
+    }
     if table is not None:
         content["structures"] = rows_of(table)
         content["spacing"] = spacing and list(spacing)
