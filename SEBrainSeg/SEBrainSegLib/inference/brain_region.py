@@ -8,10 +8,8 @@ import torch
 
 from ..networks.model_file import Model
 from .geometry import BRAIN_SPACING, VIEWS
+from .head_region import Box
 from .slices import MULTIPLE, Array, largest_probability, logits_of_slices, padded_size, slices_of
-
-Box = tuple[slice, slice, slice]
-
 
 # One slice in 16 mm shows where the brain is: all pieces of at least 200 mm2, with 8 mm around them.
 _SLICE_DISTANCE, _SMALLEST_AREA, _MARGIN = 16.0, 200.0, 8.0
@@ -76,7 +74,7 @@ def brain_box(
         batch_done()
     if (low >= high).any():
         return tuple(slice(0, side) for side in array.shape)
-    box = []
+    box: list[slice] = []
     for start, stop, side in zip(low, high, slices.shape):
         start, stop = max(0, start), min(stop, side)
         if box:

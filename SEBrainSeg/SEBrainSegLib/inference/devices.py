@@ -47,7 +47,7 @@ def can_run(network: torch.nn.Module, device: torch.device) -> bool:
         return True
     try:
         values = torch.zeros((1, 1, 1, 1), device=device)
-        functional.max_unpool2d(values, torch.zeros_like(values, dtype=torch.int64), 2)
+        functional.max_unpool2d(values, torch.zeros_like(values, dtype=torch.int64), (2, 2))
     except (NotImplementedError, RuntimeError):
         return False
     return True

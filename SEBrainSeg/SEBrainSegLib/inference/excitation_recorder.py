@@ -1,13 +1,13 @@
 """Recalibration maps: what an SE block did, seen in the forward passes that make a segmentation."""
 
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Callable, Optional, cast
 
 import numpy as np
 import torch
 
 from ..errors import SEBrainSegError
-from ..networks.architectures import EncoderDecoder
+from ..networks.architectures import Block, EncoderDecoder
 from ..networks.squeeze_excitation import ChannelSE, SpatialSE
 
 
@@ -17,14 +17,16 @@ def block_named(network: EncoderDecoder, name: str) -> torch.nn.Module:
     Raises:
         SEBrainSegError: there is none; the message names those that there are.
     """
-    blocks = {f"encoder {number}": each.se for number, each in enumerate(network.encoders, start=1)}
+    blocks: dict[str, Optional[torch.nn.Module]] = {}
+    blocks.update({f"encoder {number}": cast(Block, each).se for number, each in enumerate(network.encoders, start=1)})
     blocks["bottleneck"] = network.bottleneck.se
-    blocks.update({f"decoder {number}": each.se for number, each in enumerate(network.decoders, start=1)})
-    if blocks.get(name) is None:
-        there = ", ".join(each for each, block in blocks.items() if block is not None)
+    blocks.update({f"decoder {number}": cast(Block, each).se for number, each in enumerate(network.decoders, start=1)})
+    block = blocks.get(name)
+    if block is None:
+        there = ", ".join(each for each, se in blocks.items() if se is not None)
         advice = f"choose one of {there}" if there else "it has none"
         raise SEBrainSegError(f"This network has no squeeze & excitation block '{name}': {advice}.")
-    return blocks[name]
+    return block
 
 
 class Recorder:

@@ -2,6 +2,7 @@
 
 import itertools
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import SimpleITK as sitk
@@ -151,7 +152,7 @@ def _counts(labels: np.ndarray, length: int = 0) -> np.ndarray:
     """Return how many voxels every label has, up to the largest or of at least some number of labels."""
     length = max(length, int(labels.max()) + 1)
     # Plane by plane: counting makes numbers of 8 bytes of all.
-    return sum(np.bincount(plane.ravel(), minlength=length) for plane in labels)
+    return sum((np.bincount(plane.ravel(), minlength=length) for plane in labels), np.zeros(length, np.intp))
 
 
 def _taps() -> np.ndarray:
@@ -173,7 +174,7 @@ def _convolved(indicator: np.ndarray, taps: np.ndarray) -> np.ndarray:
         padded = np.moveaxis(np.pad(found, widths, mode="edge"), axis, 0)
         count = found.shape[axis]
         total = sum(np.float32(tap) * padded[place : place + count] for place, tap in enumerate(taps))
-        found = np.moveaxis(total, 0, axis)
+        found = np.moveaxis(cast(np.ndarray, total), 0, axis)
     return found
 
 

@@ -220,8 +220,8 @@ def _places_of(
     where = np.nonzero(coarse)
     found = coarse[where]
     counts = np.bincount(found, minlength=256)
-    sums = [np.bincount(found, weights=2.0 * mm * index, minlength=256) for mm, index in zip(spacing, where)]
-    sums = np.stack(sums, axis=1)
+    along_axes = [np.bincount(found, weights=2.0 * mm * index, minlength=256) for mm, index in zip(spacing, where)]
+    sums = np.stack(along_axes, axis=1)
     return {
         label: sums[label] / counts[label]
         for label, ml in volumes.items()
@@ -252,7 +252,8 @@ def _why_misplaced(places: dict[int, np.ndarray], volumes: dict[int, float]) -> 
     for names, others, (up, ahead) in _PLACES:
         here, there = (_middle(places, volumes, _labels_named(*each)) for each in (names, others))
         if here is not None and there is not None and _points_elsewhere(here - there, (up, ahead, 0)):
-            return _sentence_on_place(names[0], others[0], *(here - there)[:2], up, ahead)
+            up_by, ahead_by = (here - there)[:2]
+            return _sentence_on_place(names[0], others[0], up_by, ahead_by, up, ahead)
     # Of the half of a head, what is said of the other side is a rim of nothing that counts.
     pairs = [
         (left, right)
@@ -276,7 +277,7 @@ def _are_similar(ml: float, other: float) -> bool:
 def _points_elsewhere(found: np.ndarray, expected: tuple[float, float, float]) -> bool:
     """Whether two directions differ by far."""
     length = np.linalg.norm(found) * np.linalg.norm(expected)
-    return float(np.dot(found, expected)) < _LEAST_COSINE * length
+    return bool(np.dot(found, expected) < _LEAST_COSINE * length)
 
 
 def _sentence_on_place(
@@ -337,7 +338,7 @@ def _why_missing(places: dict[int, np.ndarray], tissue: np.ndarray, volumes: dic
     for structure in structures():
         if structure.side:
             ml[structure.side] += volumes[structure.label]
-    smaller = min(ml, key=ml.get)
+    smaller = min(ml, key=lambda side: ml[side])
     sided = [each.label for each in structures() if each.unsided_name.startswith("Cerebral") and each.side == smaller]
     if min(ml.values()) < _SMALLER_HEMISPHERE * max(ml.values()) and any(
         label in expected and is_shown(label) for label in sided
@@ -396,7 +397,8 @@ def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]
     """
     voxels, spacing = sitk.GetArrayViewFromImage(labels), labels.GetSpacing()[::-1]
     # Plane by plane: counting makes numbers of 8 bytes of all.
-    counts = sum(np.bincount(plane.ravel(), minlength=int(voxels.max()) + 1) for plane in voxels)
+    length = int(voxels.max()) + 1
+    counts = sum((np.bincount(plane.ravel(), minlength=length) for plane in voxels), np.zeros(length, np.intp))
     limits = _CUT * (counts * np.prod(spacing)) ** (2 / 3)
     cut = np.zeros(len(counts), bool)
     for axis in range(voxels.ndim):

@@ -111,7 +111,8 @@ def run(
     progress = progress or (lambda fraction, message: None)
     cancelled = cancelled or (lambda: False)
     image = without_single_axes(image)
-    choices, conformed, segmentations = job.checked().choices, {}, []
+    choices, segmentations = job.checked().choices, []
+    conformed: dict[tuple, _Conformed] = {}
     for number, parameters in enumerate(choices):
 
         def report(fraction, message, number=number, title=parameters.title):
@@ -196,6 +197,7 @@ def _segment_with(
         _refuse_implausible(implausibility, job)
     confidence, confidences = None, {}
     if job.confidence:
+        assert classified.prediction.confidence is not None
         probabilities = conformed.whole(classified.prediction.confidence, classified.box)
         confidences = _mean_by_label(probabilities, classes, table, kept)
         confidence = _on_input(probabilities, conformed.grid, image, sitk.sitkLinear)
@@ -279,8 +281,9 @@ def _classify_on(
         report(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {device}{note}")
 
     batch_done(0.0)
-    box = (slice(None),) * 3
+    box: Box = (slice(None),) * 3
     if model.segments_brains:
+        assert model.spacing is not None
         box = head_box(array, spacing=model.spacing)
     # To the device once, and the result back once.
     volume = torch.as_tensor(array[box]).to(device)
@@ -296,6 +299,7 @@ def _clean_up(classes: np.ndarray, models: Sequence[Model]) -> np.ndarray:
     if not models[0].segments_brains:
         return classes
     spacing = models[0].spacing
+    assert spacing is not None
     classes = keep_largest(classes, spacing)
     if [model.view for model in models] == ["sagittal"]:
         classes = part_sides(classes, spacing)

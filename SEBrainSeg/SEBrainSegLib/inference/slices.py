@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Callable, Optional, Union
+from typing import Any, Callable, Optional, Union, cast
 
 import numpy as np
 import torch
@@ -121,10 +121,8 @@ def classify_in_view(
         if probabilities is not None:
             probabilities[first:last] = largest_probability(logits.float())
         batch_done(last / len(slices))
-    found, confident = (
-        None if each is None else each.movedim(0, axis).cpu().numpy() for each in (classes, probabilities)
-    )
-    return found, confident
+    confident = None if probabilities is None else probabilities.movedim(0, axis).cpu().numpy()
+    return classes.movedim(0, axis).cpu().numpy(), confident
 
 
 def classify_in_views(
@@ -188,17 +186,17 @@ def logits_of_slices(
     """
     slices = slices.to(device)
     last_slice, rows, columns = len(slices) - 1, *slices.shape[1:]
-    reach = network.slices // 2
+    reach = cast(int, network.slices) // 2
     neighbours = torch.arange(-reach, reach + 1, device=device)
-    numbers = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
-    count = len(numbers)
+    chosen = torch.arange(len(slices), device=device) if numbers is None else torch.tensor(numbers, device=device)
+    count = len(chosen)
     padded_rows, padded_columns = padded_size((rows, columns))
-    network = network.to(device, memory_format=torch.channels_last)
+    network = cast(Any, network).to(device, memory_format=torch.channels_last)
     first, size = 0, devices.batch_size(device, padded_rows * padded_columns)
     precision = torch.float32 if isinstance(network, Unpooling) else devices.precision(device)
     while first < count:
         try:
-            wanted = (numbers[first : first + size, None] + neighbours).clamp(0, last_slice)
+            wanted = (chosen[first : first + size, None] + neighbours).clamp(0, last_slice)
             batch = slices[wanted.flatten()]
             batch = smoothed(batch, batch.new_tensor(smoothing)) if smoothing else batch
             batch = functional.pad(batch, (0, padded_columns - columns, 0, padded_rows - rows))
