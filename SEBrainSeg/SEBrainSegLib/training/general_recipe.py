@@ -59,7 +59,7 @@ class LabelledImage:
         image, labels = read_pair(pair)
         grid, array = prepare(image, spacing, window)
         nowhere = int(np.iinfo(class_type(table)).max)
-        class_of = np.full(2**16, nowhere, class_type(table))
+        class_of: np.ndarray = np.full(2**16, nowhere, class_type(table))
         for label, index in {0: 0, **class_of_label(table)}.items():
             class_of[label] = index
         if ignored is not None:
