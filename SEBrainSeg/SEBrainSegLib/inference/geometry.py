@@ -33,7 +33,7 @@ _LARGEST_SIDE = 2048
 _LARGEST_VOLUME = 768**3
 
 
-def voxel_to_ras(image: sitk.Image) -> np.ndarray:
+def voxel_to_ras(image: sitk.Image | sitk.ImageFileReader) -> np.ndarray:
     """Return the 4x4 affine from voxel indices ``(i, j, k)`` of a 3D image to RAS, in mm."""
     affine = np.eye(4)
     affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * image.GetSpacing()
