@@ -13,10 +13,10 @@ import torch
 from scores import digits, labels_found, mean, score
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.choices.vocabulary import Protocol
 from SEBrainSegLib.files.results import check_writable
 from SEBrainSegLib.inference import plausibility
 from SEBrainSegLib.networks.architectures import parameters
-from SEBrainSegLib.networks.bundled import PROTOCOLS
 from SEBrainSegLib.networks.model_file import read_model, write_model
 from SEBrainSegLib.training import intensity_patterns
 from SEBrainSegLib.training.brain_recipe import BrainRecipe
@@ -55,7 +55,8 @@ def train_missing(trainings, data, steps, minutes):
     heads = head_labels(data / "labelmaps")
     for path, chosen, names in missing:
         print(f"{path.stem}:", file=sys.stderr)
-        configuration = {"architecture": "unet", "classes": len(PROTOCOLS) * (len(structures()) + 1), "width": WIDTH}
+        classes = len(Protocol) * (len(structures()) + 1)
+        configuration = {"architecture": "unet", "classes": classes, "width": WIDTH}
         configuration.update(chosen)
         chosen_scans = [scan for scan in scans if scan.name in names]
         intensity_patterns.lay_over(heads, chosen_scans)
@@ -69,7 +70,7 @@ def train_missing(trainings, data, steps, minutes):
             device="cuda" if torch.cuda.is_available() else "cpu",
             echo=lambda text: print(text, file=sys.stderr, flush=True),
         )
-        write_model(path, network, configuration, VIEW, PROTOCOLS)
+        write_model(path, network, configuration, VIEW, Protocol.in_rows())
 
 
 def scores_of(path, scans, protocol, kept):

@@ -13,6 +13,7 @@ import torch
 
 from SEBrainSegLib import SEBrainSegError
 from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.choices.vocabulary import Protocol
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import UNet
@@ -520,7 +521,7 @@ def test_ablation_scores_the_labels_of_the_protocol(data, trained, tmp_path):
         network.classifier.bias.data[protocol * 32 + 1 + INDEX[label]] = 1.0
     path = tmp_path / "network.pt"
     configuration = {"architecture": "unet", "classes": 64, "width": 8}
-    trainings.write_model(path, network, configuration, "coronal", bundled.PROTOCOLS)
+    trainings.write_model(path, network, configuration, "coronal", Protocol.in_rows())
     scans = scores.find_scans([data / "malc"], ["1017"])
     # All of the 32^3 voxels are called one structure, half of a cube of 16^3 is white matter.
     for protocol, label, dice in (("manual", 2, 2 * 2048 / (2048 + 32**3)), ("freesurfer", 16, 0.0)):

@@ -7,9 +7,9 @@ import torch
 
 from SEBrainSegLib import Cancelled, SEBrainSegError, segment
 from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.choices.vocabulary import View, values
 from SEBrainSegLib.inference import brain_region, cleanup, devices, slices
 from SEBrainSegLib.inference import run as inference_run
-from SEBrainSegLib.inference.geometry import VIEWS
 from SEBrainSegLib.inference.intensities import normalise
 from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.classes import class_of_label
@@ -41,7 +41,7 @@ class ByIntensity(torch.nn.Module):
 def network(monkeypatch, any_result):
     stand_in = ByIntensity()
     monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
-    monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in VIEWS])
+    monkeypatch.setattr(bundled, "names", lambda: [f"unet-scse-{view}" for view in values(View.planes())])
     return stand_in
 
 
@@ -108,7 +108,7 @@ def test_slicing_direction_does_not_move_labels(network, view):
     assert (found == class_of_label()[2]).sum() == 50 * 60 * 45 - 1
 
 
-@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("view", values(View.planes()))
 def test_the_networks_look_at_the_brain_alone(network, view):
     array = np.zeros((140, 160, 130), np.float32)
     brain = (slice(41, 104), slice(35, 131), slice(30, 93))
@@ -117,7 +117,7 @@ def test_the_networks_look_at_the_brain_alone(network, view):
     box = brain_region.brain_box(model(network, view), array, torch.device("cpu"), lambda: None)
     for axis, (there, found) in enumerate(zip(brain, box)):
         before, after = there.start - found.start, found.stop - there.stop
-        if axis == VIEWS[view]:
+        if axis == View(view).axis:
             # As much as lies between two slices that are looked at.
             assert 0 <= before <= 16 and 0 <= after <= 16
         else:

@@ -11,9 +11,9 @@ from SEBrainSegLib.analysis import volume_table
 from SEBrainSegLib.choices.job import Job
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.choices.structures import selected, structures
+from SEBrainSegLib.choices.vocabulary import View, values
 from SEBrainSegLib.files import results
 from SEBrainSegLib.inference import run as inference_run
-from SEBrainSegLib.inference.geometry import VIEWS
 from SEBrainSegLib.inference.run import run
 from SEBrainSegLib.networks import bundled
 from test_inference import ByIntensity, centred, model, phantom
@@ -25,7 +25,8 @@ SIZE = (80, 96, 76)
 def network(monkeypatch, any_result):
     stand_in = ByIntensity()
     monkeypatch.setattr(bundled, "load", lambda architecture, se, view, protocol: model(stand_in, view))
-    monkeypatch.setattr(bundled, "names", lambda: [f"unet-{se}-{view}" for se in ("none", "scse") for view in VIEWS])
+    names = [f"unet-{se}-{view}" for se in ("none", "scse") for view in values(View.planes())]
+    monkeypatch.setattr(bundled, "names", lambda: names)
     return stand_in
 
 

@@ -7,8 +7,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..choices.structures import structures as brain_structures
+from ..choices.vocabulary import View
 from ..inference.brain_region import head_box
-from ..inference.geometry import BRAIN_SPACING, VIEWS, conform, corners
+from ..inference.geometry import BRAIN_SPACING, conform, corners
 from ..inference.intensities import normalise
 from ..inference.preparation import stack
 from . import lettering
@@ -61,7 +62,7 @@ def outlined(labels):
 
 def slice_of(array, view, position):
     """One slice, upright: superior (or anterior) at the top; the patient's left, or posterior, at the right."""
-    return np.take(array, position, axis=VIEWS[view])[::-1, ::-1]
+    return np.take(array, position, axis=View(view).axis)[::-1, ::-1]
 
 
 def positions_of_interest(labels, structures):

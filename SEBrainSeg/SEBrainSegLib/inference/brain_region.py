@@ -4,7 +4,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from .geometry import VIEWS
+from ..choices.vocabulary import View
 from .slices import MULTIPLE, logits_of_slices, padded, slices_of
 
 # Where the brain is, every 16th slice tells: its pieces of at least 200 mm2, with 8 mm around them.
@@ -40,7 +40,7 @@ def brain_box(model, array, device, batch_done, sureness=None):
         batch_done: called after every batch.
         sureness: a :class:`Sureness` that takes the slices that are looked at.
     """
-    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    axis, slices = View(model.view).axis, slices_of(array, model.view)
     low, high = np.array(slices.shape), np.zeros(3, int)
     shapes = sitk.LabelShapeStatisticsImageFilter()
     probed = range(0, len(slices), APART)

@@ -8,10 +8,6 @@ import SimpleITK as sitk
 from ..errors import SEBrainSegError
 from .intensities import air, finite, without_fill, without_hot_voxels
 
-# The array axis along which the slices of a view are stacked.
-VIEWS = {"coronal": 1, "axial": 0, "sagittal": 2}
-
-
 # SimpleITK's world is LPS, so the axes of an RAS grid point along -x, -y and +z.
 RAS_DIRECTION = (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0)
 

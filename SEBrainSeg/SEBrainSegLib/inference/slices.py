@@ -8,11 +8,11 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..choices.vocabulary import View
 from ..networks.architectures import Unpooling
 from ..networks.classes import unsided_classes
 from . import devices
 from .excitation_recorder import Recorder
-from .geometry import VIEWS
 
 MULTIPLE = 16  # four max poolings halve a slice four times
 
@@ -23,7 +23,7 @@ STEP, STEPS = 0.1, 85
 
 def slices_of(array, view):
     """Return the slices of an array or tensor ``[S, A, R]`` in a direction, a tensor ``(N, H, W)``, without copying."""
-    return torch.as_tensor(array).movedim(VIEWS[view], 0)
+    return torch.as_tensor(array).movedim(View(view).axis, 0)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ def look(models, array, device, batch_done, confidence=False, excitation=""):
         confidence: whether to find the probability of every voxel's class.
         excitation: name of an SE block of the first network, or ``""``.
     """
-    axis = VIEWS[models[0].view]
+    axis = View(models[0].view).axis
     shape = tuple(slices_of(array, models[0].view).shape)
     recorder = Recorder(models[0].network, excitation, shape) if excitation else None
     with recorder or contextlib.nullcontext():
@@ -140,7 +140,7 @@ def classify(model, array, device, batch_done, confidence=False, recorder=None):
     Returns:
         ``(classes, confidence)``.
     """
-    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    axis, slices = View(model.view).axis, slices_of(array, model.view)
     found = torch.zeros(slices.shape, dtype=class_numbers(model), device=device)
     sure = torch.zeros(slices.shape, device=device) if confidence else None
     for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
@@ -173,7 +173,7 @@ def classify_in_views(models, array, device, batch_done, confidence=False, recor
     votes = torch.zeros((classes, *array.shape), dtype=torch.uint8, device=device)
     unsided = torch.from_numpy(unsided_classes()[:classes].astype(np.int64)).to(device)
     for number, model in enumerate(models):
-        in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
+        in_slices, slices = votes.movedim(View(model.view).axis + 1, 0), slices_of(array, model.view)
         for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
             last = first + len(logits)
             if recorder is not None and number == 0:

@@ -66,11 +66,6 @@ def facts(parameters):
     return Facts(int(row["parameters"]), float(row["increase_percent"]), dice, seconds)
 
 
-# The conventions of drawing the structures that the bundled networks know, in the order of the classifier's rows:
-# that of Neuromorphometrics' manual labels and FreeSurfer's.
-PROTOCOLS = ("manual", "freesurfer")
-
-
 # The smoothing (see Model) of slices for an architecture; chosen on the validation scans, where it helps U-Net only.
 SMOOTHING = {"unet": (0.2, 0.6, 0.2)}
 

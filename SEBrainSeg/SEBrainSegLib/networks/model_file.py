@@ -12,7 +12,7 @@ import torch
 
 from ..choices.structures import Structure, rows_of, structures, table_of
 from ..errors import SEBrainSegError
-from .architectures import NETWORKS
+from .architectures import network_class
 from .classes import class_of_label
 
 # What a damaged or foreign file makes torch.load and the networks raise.
@@ -123,7 +123,7 @@ def read_model(content, protocol=None) -> Model:
             table = table_of(stored["structures"])
             if len(table) + 1 != configuration["classes"]:
                 raise ValueError("as many structures as classes")
-        network = NETWORKS[configuration.pop("architecture")](**configuration)
+        network = network_class(configuration.pop("architecture"))(**configuration)
         network.load_state_dict(weights)
         spacing = numbers(stored.get("spacing", Model.spacing), 3)
         return Model(network.eval(), stored["view"], table, spacing, numbers(stored.get("window"), 2))

@@ -3,10 +3,10 @@
 import torch
 
 from ..choices.structures import structures
+from ..choices.vocabulary import Protocol, View
 from ..errors import SEBrainSegError
-from ..inference.geometry import BRAIN_SPACING, VIEWS
+from ..inference.geometry import BRAIN_SPACING
 from ..inference.slices import slices_of
-from ..networks.bundled import PROTOCOLS
 from ..networks.classes import mirrored_classes, unsided_classes
 from .deformation import linear, nearest, slice_positions
 from .synthesis import paint_skull, scanner_effects, synthesise
@@ -28,8 +28,9 @@ VALIDATION_STRIDE = 8  # mm
 NARROWEST = 3.0  # mm that the walls of ventricles move inwards at most
 
 
-# Two conventions of drawing the same structures; a network learns a classifier for each (zoo.PROTOCOLS).
-MANUAL, FREESURFER = 0, 1
+# Two conventions of drawing the same structures; a network learns a classifier for each.
+PROTOCOLS = Protocol.in_rows()
+MANUAL, FREESURFER = Protocol.MANUAL.row, Protocol.FREESURFER.row
 
 
 def counts_of(scans, classes):
@@ -84,7 +85,7 @@ class BrainRecipe:
         labelled = real or protocol == MANUAL
         sources = self.scans_of[PROTOCOLS[protocol]] if labelled else self.heads
         source = sources[rng.integers(len(sources))]
-        normal = VIEWS[self.view]
+        normal = View(self.view).axis
         if cropped:
             offset, shift = rng.normal(0, CROP_SPREAD), rng.normal(0, 6, 2)
         else:

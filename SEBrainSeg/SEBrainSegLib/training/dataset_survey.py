@@ -6,8 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..choices.structures import IGNORED
+from ..choices.vocabulary import View
 from ..errors import SEBrainSegError
-from ..inference.geometry import VIEWS
 from .pairs import Pair, is_flat, read_pair
 
 # Intensities below this in every scan are Hounsfield units of air: no other usual unit goes there.
@@ -123,7 +123,7 @@ def are_flat(facts):
 def median_spacing(facts, view):
     """Return the grid to train on, mm along ``[S, A, R]``: the median voxel, with square pixels in a slice."""
     spacing = np.median([each.spacing for each in facts], axis=0)
-    in_plane = [axis for axis in range(3) if axis != VIEWS[view]]
+    in_plane = [axis for axis in range(3) if axis != View(view).axis]
     spacing[in_plane] = spacing[in_plane].min()
     return tuple(round(float(value), 3) for value in spacing)
 

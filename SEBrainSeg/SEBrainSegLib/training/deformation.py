@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..inference.geometry import VIEWS
+from ..choices.vocabulary import View
 
 
 def smooth_noise(rng, channels, shape, cells):
@@ -47,7 +47,7 @@ def slice_positions(rng, view, shape, centre, offset, mirrored, shift=(0.0, 0.0)
     Returns:
         float32 tensor ``(3, slices, rows, columns)`` of fractional ``(S, A, R)`` indices.
     """
-    normal = VIEWS[view]
+    normal = View(view).axis
     in_plane = [axis for axis in range(3) if axis != normal]
     positions = torch.zeros((3, slices, *shape))
     rows = torch.arange(shape[0], dtype=torch.float32) - (shape[0] - 1) / 2 + shift[0]

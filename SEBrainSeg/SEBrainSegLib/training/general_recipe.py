@@ -6,8 +6,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..choices.vocabulary import View
 from ..errors import SEBrainSegError
-from ..inference.geometry import VIEWS
 from ..inference.preparation import prepare
 from ..inference.slices import slices_of
 from ..networks.classes import class_of_label, class_type, mirrored_classes
@@ -89,7 +89,7 @@ class GeneralRecipe:
             raise SEBrainSegError("There are no scans to train on.")
         self.scans, self.held_out, self.view = scans, held_out, view
         self.table, self.spacing, self.window = table, spacing, window
-        normal = VIEWS[view]
+        normal = View(view).axis
         in_plane = [axis for axis in range(3) if axis != normal]
         # Voxels a pixel: slices may be further apart than pixels, and a 2D image has no other plane.
         self.stretch = [1.0, 1.0, 1.0]
@@ -127,7 +127,7 @@ class GeneralRecipe:
     def draw(self, rng, shape, cropped):
         """One deformed slice ``(1, H, W)``, its classes ``(H, W)``, and 0 for its protocol."""
         scan = self.scans[rng.integers(len(self.scans))]
-        size, normal = np.array(scan.image.shape), VIEWS[self.view]
+        size, normal = np.array(scan.image.shape), View(self.view).axis
         target = rng.uniform(0, size - 1)
         if scan.voxels and rng.random() < LABELLED:
             places = list(scan.voxels.values())

@@ -9,18 +9,16 @@ from pathlib import Path
 import torch
 
 from ..choices.structures import LARGEST_LABEL, read_structures, structures
+from ..choices.vocabulary import Architecture, Variant, View, values
 from ..commandline.console import steady
 from ..commandline.inputs import local_path
 from ..errors import SEBrainSegError
 from ..files.names import shown
 from ..files.results import refuse_file_in_the_way
 from ..inference import devices, memory
-from ..inference.geometry import VIEWS
 from ..networks import user_models
-from ..networks.architectures import NETWORKS
 from ..networks.bundled import list_checksums, model_name
 from ..networks.model_file import UNREADABLE, full_precision, write_model
-from ..networks.squeeze_excitation import VARIANTS
 from . import intensity_patterns
 from .brain_recipe import BrainRecipe
 from .dataset_survey import (
@@ -71,9 +69,11 @@ def parser():
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
     parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
     parser.add_argument("--structures", metavar="TABLE", type=local_path, help="CSV with columns LabelValue and Name")
-    parser.add_argument("--architecture", default="unet", choices=sorted(NETWORKS))
-    parser.add_argument("--se", default="scse", type=str.lower, choices=VARIANTS)
-    parser.add_argument("--view", default="coronal", choices=sorted(VIEWS), help="direction of slicing of 3D volumes")
+    parser.add_argument("--architecture", default="unet", choices=values(Architecture))
+    parser.add_argument("--se", default="scse", type=str.lower, choices=values(Variant))
+    parser.add_argument(
+        "--view", default="coronal", choices=values(View.planes()), help="direction of slicing of 3D volumes"
+    )
     parser.add_argument(
         "--output",
         metavar="MODEL",

@@ -26,7 +26,6 @@ from ..choices.structures import IGNORED, structures
 from ..errors import SEBrainSegError
 from ..inference import devices, memory
 from ..inference.geometry import BRAIN_SPACING
-from ..networks.bundled import PROTOCOLS
 from ..networks.model_file import write_model
 from . import intensity_patterns
 from .brain_recipe import BrainRecipe
@@ -128,7 +127,7 @@ def recipe_of(training, material):
     recipe = BrainRecipe(
         material.scans, material.heads, material.held_out, training["view"], training["slices"], training["real_share"]
     )
-    return recipe, PROTOCOLS, None
+    return recipe, recipe.protocols, None
 
 
 def train(training, material, run, device, threads, workers):

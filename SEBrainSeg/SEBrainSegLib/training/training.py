@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 
 from ..errors import SEBrainSegError
 from ..inference.slices import logits_of_slices
-from ..networks.architectures import NETWORKS
+from ..networks.architectures import network_class
 from .batches import Batches
 from .losses import loss_named
 
@@ -201,7 +201,7 @@ class Training:
         self.protocols = max(1, len(recipe.protocols))
         self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.csv"
         arguments = {key: value for key, value in configuration.items() if key != "architecture"}
-        self.network = NETWORKS[configuration["architecture"]](**arguments)
+        self.network = network_class(configuration["architecture"])(**arguments)
         if self.network.slices != recipe.slices:
             raise ValueError(f"The network takes {self.network.slices} slices, the recipe gives {recipe.slices}.")
         self.settings = {**configuration, "steps": steps, "seed": seed, "learning rate": peak, "loss": loss}
@@ -312,7 +312,7 @@ def fit(
     """Train one network; resumes from ``folder/checkpoint.pt`` if that exists.
 
     Args:
-        configuration: ``architecture`` (a key of ``NETWORKS``) and the arguments of that network.
+        configuration: ``architecture``, a value of :class:`~.vocabulary.Architecture`, and arguments of the network.
         recipe: what it is trained on, see :mod:`.brain_recipe`.
         folder: where the checkpoint and ``curve.csv`` go.
         steps: batches in all; equal steps and seed give equal data in equal order.
