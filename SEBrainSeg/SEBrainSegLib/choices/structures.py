@@ -13,6 +13,8 @@ from typing import NamedTuple
 
 from ..errors import SEBrainSegError
 from ..resources import resource
+from ..translation import tr as _
+from .vocabulary import Choice
 
 # Label, in training data, of voxels that count neither in losses nor in scores.
 IGNORED = 255
@@ -21,21 +23,28 @@ IGNORED = 255
 LARGEST_LABEL = 65535
 
 
-# The 31 brain structures, by the words that tell them.
-GROUPS = ("Cerebral cortex", "Cerebral white matter", "Ventricles", "Deep grey matter", "Cerebellum and brain stem")
+class Group(Choice):
+    """A group of the 31 brain structures, which can be typed, hidden and shown."""
+
+    CORTEX = "Cerebral cortex", _("Cerebral cortex")
+    WHITE_MATTER = "Cerebral white matter", _("Cerebral white matter")
+    VENTRICLES = "Ventricles", _("Ventricles")
+    DEEP_GREY_MATTER = "Deep grey matter", _("Deep grey matter")
+    HINDBRAIN = "Cerebellum and brain stem", _("Cerebellum and brain stem")
 
 
+# By the names of structures without their side.
 GROUP_OF = {
-    "Cerebral Cortex": GROUPS[0],
-    "Cerebral White Matter": GROUPS[1],
+    "Cerebral Cortex": Group.CORTEX,
+    "Cerebral White Matter": Group.WHITE_MATTER,
     **dict.fromkeys(
-        ("Lateral Ventricle", "Inferior Lateral Ventricle", "Third Ventricle", "Fourth Ventricle"), GROUPS[2]
+        ("Lateral Ventricle", "Inferior Lateral Ventricle", "Third Ventricle", "Fourth Ventricle"), Group.VENTRICLES
     ),
     **dict.fromkeys(
         ("Thalamus", "Caudate", "Putamen", "Pallidum", "Hippocampus", "Amygdala", "Accumbens Area", "Ventral DC"),
-        GROUPS[3],
+        Group.DEEP_GREY_MATTER,
     ),
-    **dict.fromkeys(("Cerebellar White Matter", "Cerebellar Cortex", "Brain Stem"), GROUPS[4]),
+    **dict.fromkeys(("Cerebellar White Matter", "Cerebellar Cortex", "Brain Stem"), Group.HINDBRAIN),
 }
 
 
@@ -82,8 +91,9 @@ class Structure(NamedTuple):
 
     @property
     def group(self):
-        """One of :data:`GROUPS`, or ``""`` for what is none of the 31 brain structures."""
-        return GROUP_OF.get(self.unsided_name, "") if (self.label, self.name) in brain() else ""
+        """The value of its :class:`Group`, or ``""`` for what is none of the 31 brain structures."""
+        group = GROUP_OF.get(self.unsided_name) if (self.label, self.name) in brain() else None
+        return "" if group is None else group.value
 
     @property
     def segment_id(self):
