@@ -30,11 +30,13 @@ from SEBrainSegLib import resources  # noqa: E402
 from SEBrainSegLib.analysis import comparison as comparison_module  # noqa: E402
 from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.choices.structures import Code, Group, Structure, structures  # noqa: E402
+from SEBrainSegLib.choices.vocabulary import Variant  # noqa: E402
 from SEBrainSegLib.errors import SEBrainSegError  # noqa: E402
 from SEBrainSegLib.inference.result import Excitation, Segmentation  # noqa: E402
 from SEBrainSegLib.networks import bundled  # noqa: E402
 from SEBrainSegLib.networks.bundled import Facts  # noqa: E402
 from SEBrainSegLib.subprocesses import surfaces  # noqa: E402
+from vocabularies import add_member  # noqa: E402
 
 MODULE = Path(resources.__file__).resolve().parent.parent / "SEBrainSeg.py"
 UI = MODULE.parent / "Resources" / "UI" / "SEBrainSeg.ui"
@@ -1165,6 +1167,34 @@ def test_compare_shows_table_and_disagreement(widget):
     ui.networkComboBox.setCurrentText("DenseNet")
     assert not boxes["cse"].enabled and "No DenseNet cSE is bundled" in boxes["cse"].toolTip
     assert not ui.compareButton.enabled
+
+
+def test_a_fifth_variant_and_a_sixth_group_are_in_the_panel(module, monkeypatch, request):
+    fifth = add_member(monkeypatch, Variant, "PSE", "pse", "pSE", True, False)
+    sixth = add_member(monkeypatch, Group, "EYES", "Eyes", "Eyes")
+    names = [*bundled.names(), "unet-pse-coronal"]
+    monkeypatch.setattr(bundled, "names", lambda: names)
+    widget = request.getfixturevalue("widget")
+    assert items(widget.ui.seComboBox) == ["none", "cSE", "sSE", "scSE", "pSE"]
+    assert [box.text for box in widget.variantBoxes.values()] == ["none", "cSE", "sSE", "scSE", "pSE"]
+    assert widget.groupBoxes[sixth].text == "Eyes" and "Eyes" in items(widget.ui.structuresComboBox)
+    widget.parameterNode.volume = volume()
+    assert widget.variantBoxes[fifth].enabled and not widget.variantBoxes[fifth].checked
+    widget.variantBoxes[fifth].click()
+    assert widget.parameterNode.compared == "none,scse,pse"
+    widget.ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["none", "scse", "pse"]
+    Run.made.finish()
+    widget.ui.seComboBox.setCurrentText("pSE")
+    assert "U-Net pSE" in widget.ui.resultLabel.text
+
+
+def test_variants_of_a_scene_that_are_not_known_here_are_passed_over(widget):
+    widget.parameterNode.volume = volume()
+    widget.parameterNode.compared = "none,tse,cse"
+    assert [variant.value for variant, box in widget.variantBoxes.items() if box.checked] == ["none", "cse"]
+    widget.ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["none", "cse"]
 
 
 def test_maps_are_shown(widget, monkeypatch):

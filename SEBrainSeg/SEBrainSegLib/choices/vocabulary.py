@@ -42,12 +42,21 @@ class Architecture(Choice):
 
 
 class Variant(Choice):
-    """The squeeze & excitation (SE) block in the network."""
+    """The squeeze & excitation (SE) block in the network.
 
-    NONE = "none", _("none")
-    CSE = "cse", "cSE"
-    SSE = "sse", "sSE"
-    SCSE = "scse", "scSE"
+    Attributes:
+        by_channel: whether it excites channels, as cSE does.
+        spatial: whether it excites pixels, as sSE does.
+    """
+
+    NONE = "none", _("none"), False, False
+    CSE = "cse", "cSE", True, False
+    SSE = "sse", "sSE", False, True
+    SCSE = "scse", "scSE", True, True
+
+    def __init__(self, value: str, label: str, by_channel: bool, spatial: bool):
+        super().__init__(value, label)
+        self.by_channel, self.spatial = by_channel, spatial
 
 
 class Aggregation(Choice):

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..choices.vocabulary import Architecture, Protocol, Variant, View, values
 from ..errors import SEBrainSegError
 from ..files import results
 from ..files.names import shown
@@ -17,10 +18,7 @@ from ..files.results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
 FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
-# How the results of a bundled network are called, in whichever folder.
-RESULT = re.compile(
-    r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|sagittal|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
-)
+DERIVATIVE = "sebrainseg"  # what BIDS calls our results in their names
 
 
 BIDS_DESCRIPTION = "dataset_description.json"  # at the root of every dataset
@@ -109,7 +107,15 @@ def is_result(path):
     name = stem(path).removesuffix(CONFIDENCE.removesuffix(".nii.gz"))
     beside = (Path(path).parent / f"{name}{ending}" for ending in (".seg.nrrd", ".csv"))
     # Not exists(), which raises an error for a name that is too long.
-    return bool(RESULT.search(name)) or all(os.path.exists(each) for each in beside)
+    return is_result_name(name) or all(os.path.exists(each) for each in beside)
+
+
+def is_result_name(name: str) -> bool:
+    """Return whether a name without ending is that of a bundled network's result, in whichever folder."""
+    architecture, se, view = ("|".join(values(choices)) for choices in (Architecture, Variant, View))
+    protocol = "|".join(f"-{each}" for each in values(Protocol))
+    pattern = rf"_({architecture})-({se})-({view})({protocol})?(_[^_]+)?$|_desc-{DERIVATIVE}_"
+    return re.search(pattern, name) is not None
 
 
 def is_image(path, flat):
