@@ -138,36 +138,51 @@ def read_structures(path):
         with open(path, newline="", encoding="utf-8-sig") as file:
             rows = list(csv.DictReader(file))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = getattr(error, "strerror", None) or "it is no CSV file in UTF-8"
-        raise SEBrainSegError(f"The table {path} cannot be read ({reason}).") from None
+        reason = getattr(error, "strerror", None) or _("it is no CSV file in UTF-8")
+        raise SEBrainSegError(
+            _("The table {path} cannot be read ({reason}).").format(path=path, reason=reason)
+        ) from None
     if not rows:
-        raise SEBrainSegError(f"The table {path} has no rows; it needs the columns LabelValue and Name.")
+        raise SEBrainSegError(
+            _("The table {path} has no rows; it needs the columns LabelValue and Name.").format(path=path)
+        )
     missing = [column for column in ("LabelValue", "Name") if column not in rows[0]]
     if missing:
-        raise SEBrainSegError(f"The table {path} has no column {' and no column '.join(missing)}; add it.")
+        raise SEBrainSegError(
+            _("The table {path} has no column {columns}; add it.").format(path=path, columns=", ".join(missing))
+        )
     found = []
     for index, row in enumerate(rows):
         try:
             found.append(structure_of(row, index))
         except ValueError as error:
-            raise SEBrainSegError(f"The table {path} is wrong in row {index + 1}: {error}.") from None
-    for what, values in (("label", [each.label for each in found]), ("name", [each.segment_id for each in found])):
+            raise SEBrainSegError(
+                _("The table {path} is wrong in row {row}: {error}.").format(
+                    path=path, row=index + 1, error=error.args[0]
+                )
+            ) from None
+    for values, text in (
+        ([each.label for each in found], _("The table {path} has the label {value} more than once; remove a row.")),
+        ([each.segment_id for each in found], _("The table {path} has the name {value} more than once; remove a row.")),
+    ):
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
-            raise SEBrainSegError(f"The table {path} has the {what} {repeated[0]} more than once; remove a row.")
+            raise SEBrainSegError(text.format(path=path, value=repeated[0]))
     return tuple(found)
 
 
 def structure_of(row, index):
     """Make a :class:`Structure` of row number ``index`` of a table; raise :class:`ValueError` if it is wrong."""
     cells = {column: (value or "").strip() for column, value in row.items() if isinstance(value, (str, type(None)))}
-    label, name = whole_number(cells["LabelValue"], "LabelValue", LARGEST_LABEL), cells["Name"]
+    label, name = whole_number(cells["LabelValue"], _("LabelValue"), LARGEST_LABEL), cells["Name"]
     if label == 0:
-        raise ValueError("label 0 is the background and belongs in no table; remove the row")
+        raise ValueError(_("label 0 is the background and belongs in no table; remove the row"))
     if not name:
-        raise ValueError(f"label {label} has no name")
+        raise ValueError(_("label {label} has no name").format(label=label))
     channels = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
-    color = tuple(whole_number(value, "colour", 255) for value in channels) if any(channels) else default_color(index)
+    color = (
+        tuple(whole_number(value, _("colour"), 255) for value in channels) if any(channels) else default_color(index)
+    )
     modifier = code_of(cells, "TypeModifier") or SIDES[side_of(name)]
     return Structure(
         label, name, color, code_of(cells, "Category") or TISSUE, code_of(cells, "Type") or TISSUE, modifier
@@ -177,7 +192,11 @@ def structure_of(row, index):
 def whole_number(text, what, largest):
     """Return a number from 0 to ``largest``; raise :class:`ValueError` if the text is none."""
     if not text.isascii() or not text.isdigit() or int(text) > largest:
-        raise ValueError(f"'{text}' is no {what}, which is a whole number up to {largest}")
+        raise ValueError(
+            _("'{text}' is no {what}, which is a whole number up to {largest}").format(
+                text=text, what=what, largest=largest
+            )
+        )
     return int(text)
 
 
@@ -231,6 +250,8 @@ def selected(text, table=None):
         if each not in names:
             close = [names[name][0] for name in difflib.get_close_matches(each, names, 3, 0.5)]
             choices = ", ".join(close) if close else ", ".join(dict.fromkeys(one.unsided_name for one in table))
-            raise SEBrainSegError(f"There is no structure '{each}': choose from {choices}.")
+            raise SEBrainSegError(
+                _("There is no structure '{name}': choose from {choices}.").format(name=each, choices=choices)
+            )
     chosen = {structure.label for each in wanted for structure in names[each][1]}
     return tuple(structure for structure in table if not wanted or structure.label in chosen)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, Optional
 
 from ..errors import SEBrainSegError
 from ..resources import resource
+from ..translation import tr as _
 
 if TYPE_CHECKING:
     from .model_file import Model
@@ -23,7 +24,7 @@ def checksums():
         with open(resource("Models/checksums.csv"), newline="", encoding="utf-8") as file:
             return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
     except FileNotFoundError as error:
-        raise SEBrainSegError(str(error)) from None
+        raise SEBrainSegError(error.args[0]) from None
 
 
 def names():
@@ -86,17 +87,27 @@ def load(architecture, se, view, protocol="freesurfer") -> "Model":
     name, listed = model_name(architecture, se, view), checksums()
     if name not in listed:
         choices = ", ".join(model[: -len(".pt")] for model in listed)
-        raise SEBrainSegError(f"There is no bundled network {name[: -len('.pt')]}; choose one of {choices}.")
+        raise SEBrainSegError(
+            _("There is no bundled network {name}; choose one of {choices}.").format(
+                name=name.removesuffix(".pt"), choices=choices
+            )
+        )
     try:
         content = resource(f"Models/{name}").read_bytes()
     except OSError:
-        raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
+        raise SEBrainSegError(
+            _("The model file {name} is missing or unreadable; install SEBrainSeg again.").format(name=name)
+        ) from None
     if hashlib.sha256(content).hexdigest() != listed[name]:
-        raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
+        raise SEBrainSegError(
+            _("The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.").format(name=name)
+        )
     try:
         return replace(read_model(content, protocol), smoothing=SMOOTHING.get(architecture, ()))
     except SEBrainSegError:
-        raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
+        raise SEBrainSegError(
+            _("The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.").format(name=name)
+        ) from None
 
 
 def list_checksums(folder):
