@@ -57,7 +57,7 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
 
     client.run(hold)
     client.wait_for_workers(2)
-    tell = command_line.tell
+    tell = command_line.print_line
 
     def interrupted(line, failure):
         tell(line, failure)

@@ -11,21 +11,19 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..analysis import volume_table
 from ..errors import SEBrainSegError
 from ..files import results
 from ..files.names import shown
 from ..files.results import CONFIDENCE, WRITERS, result_paths
 from ..resources import version
-from .inputs import BIDS_DESCRIPTION, Scan, looks_like_bids, results_name
+from .inputs import BIDS_DESCRIPTION, DERIVATIVE, Scan, looks_like_bids, results_name
 from .summary import FILE
 
 LEVELS = ("participant", "group")
 
 
 VERSION = "1.10.0"  # of the specification
-
-
-NAME = "sebrainseg"
 
 
 CODE = "https://github.com/SEBrainSeg/SEBrainSeg"
@@ -162,7 +160,7 @@ def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unc
     scans = []
     for path in taken:
         place = path.relative_to(root)
-        name = f"{IMAGE.sub('', path.name)}_desc-{NAME}"
+        name = f"{IMAGE.sub('', path.name)}_desc-{DERIVATIVE}"
         paths = result_paths(Path(output_dir) / place.parent, name, endings)
         scans.append(BidsScan(path, shown(place.as_posix()), paths))
     return scans, told
@@ -214,7 +212,7 @@ def describe(bids_dir, output_dir, overwrite=False):
     if path.exists():
         there = read_json(path)
         generators = there.get("GeneratedBy") or [{}]
-        if there.get("DatasetType") != "derivative" or generators[0].get("Name") != NAME:
+        if there.get("DatasetType") != "derivative" or generators[0].get("Name") != DERIVATIVE:
             raise SEBrainSegError(f"{output_dir} holds another dataset; choose a folder of its own for the results.")
         if there.get("DatasetLinks", {}).get("raw") != raw and not overwrite:
             raise SEBrainSegError(
@@ -223,7 +221,7 @@ def describe(bids_dir, output_dir, overwrite=False):
             )
     there = Path(bids_dir) / BIDS_DESCRIPTION
     source = read_json(there) if there.exists() else {}
-    generator = {"Name": NAME, "CodeURL": CODE}
+    generator = {"Name": DERIVATIVE, "CodeURL": CODE}
     if version():
         generator["Version"] = version()
     origin = {"URL": Path(os.path.abspath(bids_dir)).as_uri()}
@@ -265,14 +263,11 @@ def write_lookup(structures, path):
 
 def write_volumes(image, found, path):
     """Write the table of volumes with tabs, and ``n/a`` where there is nothing, as BIDS has it."""
-    plain = path.with_suffix(".csv")
-    WRITERS[".csv"](image, found, plain)
-    with open(plain, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    plain.unlink()
+    rows = (volume_table.texts(row) for row in volume_table.rows(found))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerows([value or "n/a" for value in row] for row in rows)
+        writer.writerow(volume_table.COLUMNS)
+        writer.writerows([row[column] or "n/a" for column in volume_table.COLUMNS] for row in rows)
 
 
 def write_json(path, content):

@@ -1,6 +1,5 @@
 """What the command line is to segment: files, folders and patterns become scans with a place for their results."""
 
-import argparse
 import glob
 import os
 import re
@@ -90,14 +89,6 @@ def local(text):
     if ADDRESS.match(text):
         raise SEBrainSegError("This is an address and no path; keep what is there on this computer and name its path.")
     return os.path.expanduser(text)
-
-
-def local_path(text):
-    """The same for :mod:`argparse`, as a ``pathlib.Path``."""
-    try:
-        return Path(local(text))
-    except SEBrainSegError as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
 
 
 def is_result(path):

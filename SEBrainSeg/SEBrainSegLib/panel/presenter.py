@@ -13,6 +13,7 @@ from ..choices.job import Job, excitation_blocks
 from ..choices.parameters import Device, Parameters, Variant, full_title
 from ..choices.parameters import Protocol as Drawing
 from ..errors import Cancelled, SEBrainSegError
+from ..text import duration
 from ..translation import tr as _
 
 
@@ -960,10 +961,3 @@ def names_of(nodes):
 def time_key(parameters, device):
     """The key in the user's settings of how long a network takes on a device."""
     return f"seconds/{parameters.model or '-'.join((parameters.architecture, parameters.se, parameters.view))}/{device}"
-
-
-def duration(seconds):
-    """Write a time as "21 s" or "2 min"."""
-    if seconds < 100:
-        return _("{seconds} s").format(seconds=max(1, round(seconds)))
-    return _("{minutes} min").format(minutes=round(seconds / 60))

@@ -10,8 +10,8 @@ import torch
 
 from ..choices.structures import LARGEST_LABEL, read_structures, structures
 from ..choices.vocabulary import Architecture, Variant, View, values
+from ..commandline.arguments import local_path, whole_number
 from ..commandline.console import steady
-from ..commandline.inputs import local_path
 from ..errors import SEBrainSegError
 from ..files.names import shown
 from ..files.results import refuse_file_in_the_way
@@ -41,13 +41,6 @@ from .training import TimeUp, fit
 EXPORTED = "exported.sha256"  # in the folder of a run: the model file that it made
 
 
-def whole(text):
-    """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return int(text)
-
-
 def positive(text):
     """A number of at least 0."""
     try:
@@ -60,7 +53,7 @@ def positive(text):
 
 
 def local_text(text):
-    """A path as :func:`~.inputs.local_path` gives it, or a name, as text."""
+    """A path as :func:`~.arguments.local_path` gives it, or a name, as text."""
     return str(local_path(text))
 
 
@@ -98,8 +91,10 @@ def parser():
         help="intensities that become 0 and 1 (default: Hounsfield units are recognised, others scaled scan by scan)",
     )
     parser.add_argument("--loss", default="plain", choices=LOSSES, help="the paper's are weighted, dice and both")
-    parser.add_argument("--width", type=whole, default=32, help="channels of every level (default 32)")
-    parser.add_argument("--steps", type=whole, default=2500, help="batches in all; equal for networks to be compared")
+    parser.add_argument("--width", type=whole_number, default=32, help="channels of every level (default 32)")
+    parser.add_argument(
+        "--steps", type=whole_number, default=2500, help="batches in all; equal for networks to be compared"
+    )
     parser.add_argument("--minutes", type=positive, default=600.0, help="time budget; the same command resumes")
     parser.add_argument("--learning-rate", type=positive, default=4e-3, help="peak of AdamW's learning rate")
     parser.add_argument("--seed", type=int, default=0)

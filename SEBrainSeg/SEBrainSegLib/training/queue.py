@@ -27,12 +27,13 @@ from ..errors import SEBrainSegError
 from ..inference import devices, memory
 from ..inference.geometry import BRAIN_SPACING
 from ..networks.model_file import write_model
+from ..text import duration
 from . import intensity_patterns
 from .brain_recipe import BrainRecipe
 from .general_recipe import GeneralRecipe, LabelledImage
 from .pairs import find_pairs
 from .scans import head_labels, labelled_scans
-from .training import duration, fit
+from .training import fit
 
 DEFAULTS = {
     "architecture": "unet",

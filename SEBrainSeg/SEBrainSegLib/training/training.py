@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from ..errors import SEBrainSegError
 from ..inference.slices import logits_of_slices
 from ..networks.architectures import network_class
+from ..text import duration
 from .batches import Batches
 from .losses import loss_named
 
@@ -170,14 +171,6 @@ def has_fast_bfloat16(device):
     if device.type == "cpu" and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return False
-
-
-def duration(seconds):
-    """A time in words."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
 
 
 def estimate(seconds, left, budget):
