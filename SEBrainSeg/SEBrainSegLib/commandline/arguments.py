@@ -7,7 +7,7 @@ from ..errors import SEBrainSegError
 from .inputs import local
 
 
-def whole_number(text: str) -> int:
+def at_least_one(text: str) -> int:
     """Return a whole number of at least 1.
 
     Raises:

@@ -23,7 +23,7 @@ from ..networks import user_models
 from ..resources import version
 from ..text import duration
 from . import bids, summary
-from .arguments import local_path, whole_number
+from .arguments import at_least_one, local_path
 from .batch import Batch, Work, one_after_another
 from .console import SILENCE, Pulse, is_lost, steady
 from .inputs import Scan, find_scans, local
@@ -92,7 +92,7 @@ def parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument(
-        "--jobs", metavar="N", type=whole_number, default=1, help="segment N scans at a time (default: %(default)s)"
+        "--jobs", metavar="N", type=at_least_one, default=1, help="segment N scans at a time (default: %(default)s)"
     )
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="segment on the Dask cluster with this scheduler, as in tcp://node1:8786"

@@ -10,7 +10,7 @@ import torch
 
 from ..choices.structures import LARGEST_LABEL, read_structures, structures
 from ..choices.vocabulary import Architecture, Variant, View, values
-from ..commandline.arguments import local_path, whole_number
+from ..commandline.arguments import at_least_one, local_path
 from ..commandline.console import steady
 from ..errors import SEBrainSegError
 from ..files.names import shown
@@ -91,9 +91,9 @@ def parser():
         help="intensities that become 0 and 1 (default: Hounsfield units are recognised, others scaled scan by scan)",
     )
     parser.add_argument("--loss", default="plain", choices=LOSSES, help="the paper's are weighted, dice and both")
-    parser.add_argument("--width", type=whole_number, default=32, help="channels of every level (default 32)")
+    parser.add_argument("--width", type=at_least_one, default=32, help="channels of every level (default 32)")
     parser.add_argument(
-        "--steps", type=whole_number, default=2500, help="batches in all; equal for networks to be compared"
+        "--steps", type=at_least_one, default=2500, help="batches in all; equal for networks to be compared"
     )
     parser.add_argument("--minutes", type=positive, default=600.0, help="time budget; the same command resumes")
     parser.add_argument("--learning-rate", type=positive, default=4e-3, help="peak of AdamW's learning rate")
