@@ -24,8 +24,9 @@ from slicer.ScriptedLoadableModule import (
 )
 from slicer.util import VTKObservationMixin
 
-from SEBrainSegLib.choices.parameters import Architecture, Parameters, Protocol, Variant, View
-from SEBrainSegLib.choices.structures import GROUPS, structures
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import Group, structures
+from SEBrainSegLib.choices.vocabulary import Architecture, Protocol, Variant, View, values
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.panel.application import (
@@ -70,7 +71,7 @@ class SEBrainSegParameterNode:
     model: name of a user-trained model to take in place of the bundled networks, or "".
     structures: those to segment, as in Parameters.structures; "" for all.
     device: where the network runs, as in Parameters.device.
-    compareNone, compareCse, compareSse, compareScse: the variants to compare.
+    compared: the variants to compare, values with commas between; Slicer keeps texts alike in all its versions.
     consensus: whether a comparison makes one more segmentation of what most variants say.
     block: the squeeze & excitation block whose maps to show, or "".
     confidence: whether to show the confidence with them.
@@ -85,10 +86,7 @@ class SEBrainSegParameterNode:
     model: str = ""
     structures: str = ""
     device: str = "auto"
-    compareNone: bool = True
-    compareCse: bool = False
-    compareSse: bool = False
-    compareScse: bool = True
+    compared: str = "none,scse"
     consensus: bool = False
     block: str = ""
     confidence: bool = False
@@ -109,6 +107,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.networks = []
         self.devices = []
         self.deviceSearch = None
+        self.variantBoxes = self.groupBoxes = {}
         self.shownTables = {}
         self.opened = ()
         self.sceneIsChanging = self.choicesAreStale = False
@@ -129,6 +128,8 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.logic = SEBrainSegLogic()
         make_run = functools.partial(BackgroundSegmentation, QtProcess, python_program())
         self.presenter = Presenter(nodes, Application(), make_run, changed=self.update)
+        self.variantBoxes = self.checkBoxes(Variant, self.ui.variantsWidget, len(Variant))
+        self.groupBoxes = self.checkBoxes(Group, self.ui.groupsWidget, 2)
         self.listStructures()
         self.connectWidgets()
         scene = slicer.mrmlScene
@@ -162,19 +163,24 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         self.ui.selfTestButton.clicked.connect(self.onSelfTest)
         self.ui.outlinesCheckBox.clicked.connect(self.onOutlines)
         self.ui.hideMapButton.clicked.connect(self.onHideMap)
-        for group, box in self.groupBoxes():
-            box.clicked.connect(lambda *_unused, group=group, box=box: self.presenter.show_group(group, box.checked))
+        for box in self.variantBoxes.values():
+            box.clicked.connect(self.onVariants)
+        for group, box in self.groupBoxes.items():
+            box.clicked.connect(
+                lambda *_unused, group=group, box=box: self.presenter.show_group(group.value, box.checked)
+            )
 
-    def groupBoxes(self):
-        """The groups of structures with their check boxes."""
-        ui = self.ui
-        boxes = ui.cortexCheckBox, ui.whiteMatterCheckBox, ui.ventriclesCheckBox, ui.deepGreyCheckBox
-        return tuple(zip(GROUPS, (*boxes, ui.cerebellumCheckBox)))
-
-    def variantBoxes(self):
-        """The variants with their check boxes."""
-        ui = self.ui
-        return tuple(zip(Variant, (ui.noneCheckBox, ui.cseCheckBox, ui.sseCheckBox, ui.scseCheckBox)))
+    @staticmethod
+    def checkBoxes(choices, widget, columns):
+        """Fill a widget, which has a grid, with a check box for each member of an enum; returns the boxes by member."""
+        boxes = {}
+        for index, choice in enumerate(choices):
+            row, column = divmod(index, columns)
+            boxes[choice] = qt.QCheckBox(choice.label())
+            # One that is alone in its row may be as wide as the row.
+            span = columns if column == 0 and index == len(choices) - 1 else 1
+            widget.layout().addWidget(boxes[choice], row, column, 1, span)
+        return boxes
 
     def cleanup(self):
         """End the run before the panel goes: the module is reloaded or Slicer exits."""
@@ -294,16 +300,20 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         if node is None:
             return None
         names = ("architecture", "se", "view", "device", "protocol", "model", "structures")
-        ticks = zip(Variant, (node.compareNone, node.compareCse, node.compareSse, node.compareScse))
         return Choices(
             node.volume,
             Parameters(**{name: getattr(node, name) for name in names}),
-            tuple(variant.value for variant, ticked in ticks if ticked),
+            self.ticked(node),
             node.consensus,
             node.block,
             node.confidence,
             node.withMaps,
         )
+
+    @staticmethod
+    def ticked(parameterNode):
+        """The variants to compare; a scene may name some that are not known here."""
+        return tuple(variant for variant in values(Variant) if variant in parameterNode.compared.split(","))
 
     def listNetworks(self):
         """List the bundled networks and, after them, the user-trained models that there are now."""
@@ -314,7 +324,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
     def listStructures(self):
         """List what can be chosen of the brain; anything else can be typed."""
         names = dict.fromkeys(structure.unsided_name for structure in structures())
-        self.fill(self.ui.structuresComboBox, ["", *GROUPS, *names], 0)
+        self.fill(self.ui.structuresComboBox, ["", *values(Group), *names], 0)
         self.ui.structuresComboBox.lineEdit().setPlaceholderText(_("all"))
 
     @staticmethod
@@ -374,7 +384,7 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             (self.ui.sequenceButton, state.sequence),
             (self.ui.compareButton, state.compare),
             (self.ui.mapsButton, state.maps),
-            *((box, state.variants[variant.value]) for variant, box in self.variantBoxes()),
+            *((box, state.variants[variant.value]) for variant, box in self.variantBoxes.items()),
         )
         for button, action in buttons:
             button.enabled = action.enabled
@@ -426,6 +436,9 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
             self.ui.structuresComboBox.setEditText(node.structures)
         self.devices = list(state.devices)
         self.fill(self.ui.deviceComboBox, list(state.devices.values()), self.devices.index(state.device))
+        ticked = self.ticked(node)
+        for variant, box in self.variantBoxes.items():
+            box.checked = variant.value in ticked
         blocks = ["", *state.blocks]
         index = blocks.index(node.block) if node.block in blocks else 0
         self.fill(self.ui.blockComboBox, [_("none"), *state.blocks], index)
@@ -435,9 +448,9 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """Show what the section Result is about."""
         ui = self.ui
         ui.resultLabel.text = state.result_name or state.result.text
-        for group, box in self.groupBoxes():
-            box.enabled = state.result.enabled and group in state.groups
-            box.checked = state.groups.get(group, False)
+        for group, box in self.groupBoxes.items():
+            box.enabled = state.result.enabled and group.value in state.groups
+            box.checked = state.groups.get(group.value, False)
         for button in (ui.show3dButton, ui.volumesButton, ui.copyButton, ui.saveButton):
             button.enabled = state.result.enabled
         ui.show3dButton.checked = state.in_3d
@@ -471,6 +484,12 @@ class SEBrainSegWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
         """A device was chosen in the list."""
         if self.parameterNode is not None:
             self.parameterNode.device = self.devices[self.ui.deviceComboBox.currentIndex]
+
+    def onVariants(self, *_unused):
+        """A variant to compare was ticked, or no longer."""
+        if self.parameterNode is not None:
+            ticked = (variant.value for variant, box in self.variantBoxes.items() if box.checked)
+            self.parameterNode.compared = ",".join(ticked)
 
     def onBlock(self, *_unused):
         """A block was chosen in the list, whose first entry is none."""

@@ -3,6 +3,8 @@
 from importlib import metadata
 from pathlib import Path
 
+from .translation import tr as _
+
 HERE = Path(__file__).resolve().parent
 
 
@@ -19,7 +21,9 @@ def resource(name):
         path = parent / "Resources" / name
         if path.exists():
             return path
-    raise FileNotFoundError(f"Resources/{name} is missing from the installation of SEBrainSeg; install it again.")
+    raise FileNotFoundError(
+        _("Resources/{name} is missing from the installation of SEBrainSeg; install it again.").format(name=name)
+    )
 
 
 def version():

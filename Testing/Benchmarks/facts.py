@@ -24,7 +24,7 @@ import readme
 from scores import model_checksum
 from SEBrainSegLib.choices.parameters import Architecture, Parameters, Variant, View, values
 from SEBrainSegLib.networks import bundled
-from SEBrainSegLib.networks.architectures import NETWORKS, parameters
+from SEBrainSegLib.networks.architectures import network_class, parameters
 from SEBrainSegLib.resources import resource
 
 COLUMNS = ("network", "parameters", "increase_percent", "dice_freesurfer", "dice_manual", "seconds")
@@ -46,7 +46,7 @@ def counts_of(choice):
         network = bundled.load(choice.architecture, choice.se, view).network
         with_se += parameters(network)
         classes, width = network.classifier.weight.shape[:2]
-        plain += parameters(NETWORKS[choice.architecture](classes=classes, width=width, se="none"))
+        plain += parameters(network_class(choice.architecture)(classes=classes, width=width, se="none"))
     return with_se, 100 * (with_se / plain - 1)
 
 

@@ -334,7 +334,21 @@ class Timer:
         do()
 
 
-PYTHONQT = {"QApplication": types.SimpleNamespace(clipboard=Clipboard), "QFileDialog": FileDialog, "QTimer": Timer}
+class CheckBox(QtWidgets.QCheckBox):
+    """One that the code makes, whose Qt properties are Python attributes."""
+
+    text = property(QtWidgets.QCheckBox.text, QtWidgets.QCheckBox.setText)
+    checked = property(QtWidgets.QCheckBox.isChecked, QtWidgets.QCheckBox.setChecked)
+    enabled = property(QtWidgets.QCheckBox.isEnabled, QtWidgets.QCheckBox.setEnabled)
+    toolTip = property(QtWidgets.QCheckBox.toolTip, QtWidgets.QCheckBox.setToolTip)
+
+
+PYTHONQT = {
+    "QCheckBox": CheckBox,
+    "QApplication": types.SimpleNamespace(clipboard=Clipboard),
+    "QFileDialog": FileDialog,
+    "QTimer": Timer,
+}
 
 
 @pytest.fixture(name="module")

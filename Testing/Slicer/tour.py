@@ -285,7 +285,8 @@ class Tour:
 
     def compare(self):
         """Two variants, made before, and one more are compared."""
-        self.ui.cseCheckBox.click()
+        boxes = {variant.value: box for variant, box in self.widget.variantBoxes.items()}
+        boxes["cse"].click()
         self.ui.consensusCheckBox.click()
         expect(self.ui.compareButton.enabled, f"Compare is not enabled: {self.ui.compareButton.toolTip}")
         self.ui.compareButton.click()

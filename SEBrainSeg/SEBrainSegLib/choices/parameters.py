@@ -1,154 +1,109 @@
 """What a user chooses: network, squeeze & excitation variant, direction of slicing, device and drawing protocol."""
 
-import re
 from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 
 from ..errors import SEBrainSegError
 from ..networks import bundled, user_models
+from ..translation import tr as _
 from .structures import selected
+from .vocabulary import Architecture, Device, Protocol, Variant, View, alternatives, values
 
 
-class Architecture(Enum):
-    """The fully convolutional network."""
-
-    UNET = "unet"
-    SDNET = "sdnet"
-    DENSENET = "densenet"
-
-    def label(self):
-        """As written in the paper."""
-        return {"unet": "U-Net", "sdnet": "SD-Net", "densenet": "DenseNet"}[self.value]
-
-
-class Variant(Enum):
-    """The squeeze & excitation (SE) block inside of the network."""
-
-    NONE = "none"
-    CSE = "cse"
-    SSE = "sse"
-    SCSE = "scse"
-
-    def label(self):
-        """As written in the paper."""
-        return {"none": "none", "cse": "cSE", "sse": "sSE", "scse": "scSE"}[self.value]
-
-
-class View(Enum):
-    """The direction in which a volume is sliced."""
-
-    CORONAL = "coronal"
-    AXIAL = "axial"
-    SAGITTAL = "sagittal"
-    ALL = "all"
-
-    def label(self):
-        """As shown in a list."""
-        return "All three" if self is View.ALL else self.value.capitalize()
-
-
-class Device(Enum):
-    """Where a network runs; :class:`Parameters` takes ``"cuda:N"`` besides."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    CUDA = "cuda"
-    MPS = "mps"
-
-    def label(self):
-        """As shown in a list."""
-        return {"auto": "Automatic", "cpu": "CPU", "cuda": "NVIDIA GPU (CUDA)", "mps": "Apple GPU (MPS)"}[self.value]
-
-
-class Protocol(Enum):
-    """Whose convention of drawing the structures the labels follow."""
-
-    FREESURFER = "freesurfer"
-    MANUAL = "manual"
-
-    def label(self):
-        """As shown in a list."""
-        return {"freesurfer": "FreeSurfer", "manual": "Neuromorphometrics (manual)"}[self.value]
-
-
-def values(choices):
-    """Return the values of an enum, as typed on the command line."""
-    return tuple(choice.value for choice in choices)
-
-
-@dataclass
+@dataclass(frozen=True)
 class Parameters:
-    """One choice of each; strings in any case, or the enums above. The fields are arguments of ``segment``.
+    """One choice of each; strings in any case, or members of the enums. The fields are arguments of ``segment``.
 
     Attributes:
-        architecture: a value of :class:`Architecture`.
-        se: a value of :class:`Variant`; ``"scSE"`` becomes ``"scse"``.
-        view: a value of :class:`View`.
-        device: a value of :class:`Device`, or ``"cuda:N"`` for the N-th GPU, from 0.
-        protocol: a value of :class:`Protocol`.
+        architecture: a value of :class:`~.vocabulary.Architecture`.
+        se: a value of :class:`~.vocabulary.Variant`; ``"scSE"`` becomes ``"scse"``.
+        view: a value of :class:`~.vocabulary.View`.
+        device: a value of :class:`~.vocabulary.Device`, or ``"cuda:N"`` for the N-th GPU, from 0.
+        protocol: a value of :class:`~.vocabulary.Protocol`.
         model: name or path of a user-trained model, which settles all of the above but the device; ``""`` for a bundled
             network.
         structures: those to keep, as :func:`.structures.selected` takes them; ``""`` for all.
     """
 
-    architecture: str = "unet"
-    se: str = "scse"
-    view: str = "coronal"
-    device: str = "auto"
-    protocol: str = "freesurfer"
+    architecture: str = Architecture.UNET.value
+    se: str = Variant.SCSE.value
+    view: str = View.CORONAL.value
+    device: str = Device.AUTO.value
+    protocol: str = Protocol.FREESURFER.value
     model: str = ""
     structures: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for field in ("architecture", "se", "view", "device", "protocol"):
             value = getattr(self, field)
-            setattr(self, field, str(value.value if isinstance(value, Enum) else value).strip().lower())
-        self.model = str(self.model or "")
-        self.structures = str(self.structures or "")
+            # Frozen: what was written is brought into shape here, and nothing is changed afterwards.
+            object.__setattr__(self, field, str(value.value if isinstance(value, Enum) else value).strip().lower())
+        for field in ("model", "structures"):
+            object.__setattr__(self, field, str(getattr(self, field) or ""))
 
-    def problem(self):
+    def problem(self) -> str:
         """Return one sentence that says what is wrong and names what there is, or ``""`` if all is well."""
-        for subject, value, choices in (
-            ("architecture", self.architecture, values(Architecture)),
-            ("squeeze & excitation variant", self.se, values(Variant)),
-            ("view", self.view, values(View)),
-            ("protocol", self.protocol, values(Protocol)),
+        for value, choices, sentence in (
+            (self.architecture, values(Architecture), _("Unknown architecture '{value}': choose {choices}.")),
+            (self.se, values(Variant), _("Unknown squeeze & excitation variant '{value}': choose {choices}.")),
+            (self.view, values(View), _("Unknown view '{value}': choose {choices}.")),
+            (self.protocol, values(Protocol), _("Unknown protocol '{value}': choose {choices}.")),
         ):
             if value not in choices:
-                return f"Unknown {subject} '{value}': choose {alternatives(choices)}."
-        if self.device not in values(Device) and not re.fullmatch(r"cuda:[0-9]+", self.device):
-            return f"Unknown device '{self.device}': choose auto, cpu, cuda, cuda:N (N = 0, 1, ...) or mps."
+                return sentence.format(value=value, choices=alternatives(choices))
+        if not Device.accepts(self.device):
+            return _("Unknown device '{value}': choose {choices} (N = 0, 1, ...).").format(
+                value=self.device, choices=alternatives(Device.spellings())
+            )
         try:
-            if not self.model:
-                # What a user-trained model has is known once it is loaded.
-                selected(self.structures)
-                return self.absence()
-            user_models.path_of(self.model)
-            return ""
+            if self.model:
+                # What else a user-trained model has is known once it is loaded.
+                user_models.path_of(self.model)
+                return ""
+            selected(self.structures)
+            return self.absence()
         except SEBrainSegError as error:
-            return str(error)
+            return error.sentence
 
-    def absence(self):
-        """Return one sentence if no such network is bundled for use, or ``""``; raises as :func:`.bundled.names`."""
+    def absence(self) -> str:
+        """Return one sentence if no such network is bundled for use, or ``""`` if it is.
+
+        Raises:
+            SEBrainSegError: the list of bundled networks is missing from the installation.
+        """
         known = set(bundled.names())
-
-        def is_there(**other):
-            return known.issuperset(replace(self, **other).networks)
-
         if not known:
-            return "No network is bundled; install SEBrainSeg again."
-        if is_there():
+            return _("No network is bundled; install SEBrainSeg again.")
+        if self._is_among(known):
             return ""
-        views = [view for view in values(View) if is_there(view=view)]
-        pairs = [(architecture, se) for architecture in values(Architecture) for se in values(Variant)]
-        others = [full_title(*pair) for pair in pairs if is_there(architecture=pair[0], se=pair[1])]
-        choices = [f"the view {alternatives(views)}"] if views else []
-        choices += [f"{alternatives(others)} for this view"] if others else []
-        title, choices = full_title(self.architecture, self.se), choices or [alternatives(sorted(known))]
-        return f"No {title} is bundled for the view '{self.view}': choose {', or '.join(choices)}."
+        views = [view for view in values(View) if replace(self, view=view)._is_among(known)]
+        others = [
+            full_title(architecture, se)
+            for architecture in values(Architecture)
+            for se in values(Variant)
+            if replace(self, architecture=architecture, se=se)._is_among(known)
+        ]
+        if views and others:
+            text = _("No {title} is bundled for the view '{view}': choose the view {views}, or {others} for this view.")
+        elif views:
+            text = _("No {title} is bundled for the view '{view}': choose the view {views}.")
+        elif others:
+            text = _("No {title} is bundled for the view '{view}': choose {others} for this view.")
+        else:
+            text = _("No {title} is bundled for the view '{view}': choose {known}.")
+        return text.format(
+            title=full_title(self.architecture, self.se),
+            view=self.view,
+            views=alternatives(views),
+            others=alternatives(others),
+            known=alternatives(sorted(known)),
+        )
 
-    def checked(self):
+    def _is_among(self, known: set[str]) -> bool:
+        return known.issuperset(self.networks)
+
+    def checked(self) -> "Parameters":
         """Return these parameters.
 
         Raises:
@@ -160,17 +115,17 @@ class Parameters:
         return self
 
     @property
-    def views(self):
+    def views(self) -> tuple[str, ...]:
         """The views whose networks take part."""
-        return values(View)[:3] if self.view == View.ALL.value else (self.view,)
+        return values(View.planes()) if self.view == View.ALL.value else (self.view,)
 
     @property
-    def networks(self):
+    def networks(self) -> tuple[str, ...]:
         """The names of the bundled networks that take part, as in ``unet-scse-coronal``."""
         return tuple(f"{self.architecture}-{self.se}-{view}" for view in self.views)
 
     @property
-    def name(self):
+    def name(self) -> str:
         """A name for files, as in ``unet-scse-all``, ``unet-scse-coronal-manual`` or the user-trained model's own."""
         if self.model:
             return Path(self.model.removesuffix(".pt")).name
@@ -178,10 +133,11 @@ class Parameters:
         return f"{self.architecture}-{self.se}-{self.view}{suffix}"
 
     @property
-    def title(self):
+    def title(self) -> str:
         """A name for people, as in ``U-Net scSE``, ``U-Net, all views, manual protocol`` or ``abdomen-ct``.
 
-        What goes without saying is left out: no SE blocks, coronal slices, FreeSurfer's protocol.
+        It is the same in every language, as nodes and files carry it. What goes without saying is left out: no SE
+        blocks, coronal slices, FreeSurfer's protocol.
         """
         if self.model:
             return self.name
@@ -191,12 +147,7 @@ class Parameters:
         return title if self.protocol == Protocol.FREESURFER.value else f"{title}, {self.protocol} protocol"
 
 
-def full_title(architecture, se):
-    """Name a network with its SE blocks, as in ``U-Net scSE``; plain ``U-Net`` without."""
+def full_title(architecture: str, se: str) -> str:
+    """Return the name of a network with its SE blocks, as in ``U-Net scSE``; plain ``U-Net`` without."""
     title = Architecture(architecture).label()
     return title if se == Variant.NONE.value else f"{title} {Variant(se).label()}"
-
-
-def alternatives(choices):
-    """Write choices as "a, b or c"."""
-    return " or ".join(filter(None, (", ".join(choices[:-1]), choices[-1])))

@@ -3,9 +3,11 @@
 import time
 import traceback
 from collections import deque
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from typing import NamedTuple, Optional
+from pathlib import Path
+from typing import Any, Callable, NamedTuple, Optional
 
 from ..choices.parameters import Parameters
 from ..errors import SEBrainSegError, UnlikelyError
@@ -13,10 +15,14 @@ from ..files.names import shown
 from ..files.orientation import notes
 from ..files.reading import read
 from ..files.results import check_writable, refuse_existing, stem, write_results
-from .inputs import results_name
+from ..text import duration
+from .inputs import Scan, results_name
 from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, remarks_in, row_of, update, volumes_in
 
-TOLD = 8  # remarks on a scan that are printed; all stand in its table
+Progress = Callable[[float, str], object]  # called with a fraction in [0, 1] and a message
+
+
+PRINTED_REMARKS = 8  # on one scan; all stand in its table
 
 
 @dataclass(frozen=True)
@@ -56,7 +62,13 @@ class Outcome(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def segment_scan(scan, work, progress=None, noted=None, read=read):
+def segment_scan(
+    scan: Scan,
+    work: Work,
+    progress: Optional[Progress] = None,
+    noted: Optional[Callable[[tuple[str, ...]], object]] = None,
+    read: Callable[..., Any] = read,
+) -> None:
     """Read, segment and write one scan in this process.
 
     Args:
@@ -85,8 +97,8 @@ def segment_scan(scan, work, progress=None, noted=None, read=read):
     write_results(image, found, scan.paths, work.overwrite, scan.writers(work.parameters))
 
 
-def attempt(scan, work, progress=None, read=read):
-    """Segment one scan, whatever happens, as :func:`segment_scan`; returns an :class:`Outcome`."""
+def attempt(scan: Scan, work: Work, progress: Optional[Progress] = None, read: Callable[..., Any] = read) -> Outcome:
+    """Segment one scan as :func:`segment_scan` and return what became of it; no exception ends a run over many."""
     began, reason, details = time.monotonic(), "", ""
     noted: list[str] = []
     try:
@@ -101,12 +113,14 @@ def attempt(scan, work, progress=None, read=read):
     return Outcome(reason, time.monotonic() - began, details, tuple(noted))
 
 
-def one_line(error):
-    """The message of an exception, or its name if it has none, in one line."""
+def one_line(error: BaseException) -> str:
+    """Return the message of an exception in one line, or its name if it has none."""
     return shown(" ".join(str(error).split())) or type(error).__name__
 
 
-def in_turn(scans, work, progress_line, read=read):
+def one_after_another(
+    scans: "deque[Scan]", work: Work, progress_line: Callable[[str], Any], read: Callable[..., Any] = read
+) -> Iterator[tuple[Scan, Outcome]]:
     """Segment scans one after the other in this process; yields each with its outcome.
 
     Args:
@@ -126,158 +140,166 @@ def in_turn(scans, work, progress_line, read=read):
 
 
 class Batch:
-    """A run over many scans, or one: what is there is skipped, what happens is told and kept in a summary.
+    """A run over many scans, or one: what is there is skipped, what happens is reported and kept in a summary.
 
     Args:
         scans: what to segment.
         work: a :class:`Work`.
         summary: path of the summary; ``None`` for one scan alone, whose results are never skipped.
-        told: called with a line to show, and whether it is about a failure.
-        at_once: how many scans are segmented at a time, if that is known.
+        report: called with a line to show, and whether it is about a failure.
+        parallel: how many scans are segmented at a time, if that is known.
         again: whether scans that are done are done again.
-        debug: whether tracebacks are told, too.
+        debug: whether tracebacks are reported, too.
 
     Attributes:
-        failed: how many scans were not segmented.
+        count: the number of scans.
+        finished: how many are segmented, skipped or failed so far.
+        failed: how many were not segmented.
     """
 
-    def __init__(self, scans, work, summary, told, at_once=1, again=False, debug=False):
-        self.work, self.summary, self.told, self.again, self.debug = work, summary, told, again, debug
-        self.at_once, self.busy = at_once, 0.0
+    def __init__(
+        self,
+        scans: list[Scan],
+        work: Work,
+        summary: Optional[Path],
+        report: Callable[[str, bool], object],
+        parallel: int = 1,
+        again: bool = False,
+        debug: bool = False,
+    ):
+        self.work, self.summary, self.report, self.again, self.debug = work, summary, report, again, debug
+        self.parallel, self.busy = parallel, 0.0
         self.network = shown(results_name(work.parameters))
         self.count, self.finished, self.segmented, self.failed = len(scans), 0, 0, 0
-        self.began, self.rows, self.trouble = time.monotonic(), [], ""
+        self.began, self.trouble = time.monotonic(), ""
+        self.unsaved: list[dict[str, str]] = []
         # Scans whose results would have the same names; the first that can be segmented gets them.
-        self.rivals: dict[object, deque] = {}
+        self.competing: dict[Path, deque[Scan]] = {}
         for scan in scans:
-            self.rivals.setdefault(scan.table, deque()).append(scan)
+            self.competing.setdefault(scan.table, deque()).append(scan)
 
-    def run(self, engine):
+    def run(self, engine: Callable[..., Any]) -> None:
         """Segment what is left to do.
 
         Args:
-            engine: called with a deque of scans and the work, as :func:`in_turn`, :func:`.in_processes` and
+            engine: called with a deque of scans and the work, as :func:`one_after_another`, :func:`.in_processes` and
                 :func:`.dask_cluster.on_cluster` are; yields each scan with its outcome.
 
         Raises:
             SEBrainSegError: there is something wrong that concerns all scans.
         """
-        scans = self.pending()
+        scans = self._pending()
         if scans:
             with closing(engine(scans, self.work)) as outcomes:
                 for scan, outcome in outcomes:
-                    scans.extend(self.take(scan, outcome))
+                    scans.extend(self._record(scan, outcome))
 
-    def pending(self):
-        """Return the scans that are left to do; tells about the others."""
+    def _pending(self) -> "deque[Scan]":
+        """Return the scans that are left to do; report the others."""
         earlier = read_rows(self.summary) if self.summary else {}
-        left: deque = deque()
-        for rivals in self.rivals.values():
+        left: deque[Scan] = deque()
+        for scans in self.competing.values():
             try:
-                done = self.summary and not self.again and rivals[0].is_done(self.work.parameters)
+                done = self.summary and not self.again and scans[0].is_done(self.work.parameters)
             except SEBrainSegError as error:
-                self.fail_all(rivals, str(error))
+                self._fail_all(scans, str(error))
                 continue
             if not done:
-                left.append(rivals.popleft())
+                left.append(scans.popleft())
                 continue
-            statuses = [earlier.get((scan.entry, self.network), {}).get("status") for scan in rivals]
+            statuses = [earlier.get((scan.entry, self.network), {}).get("status") for scan in scans]
             winner = statuses.index(SEGMENTED) if SEGMENTED in statuses else 0
-            rivals.rotate(-winner)
-            self.skip(rivals.popleft(), statuses[winner] in (SEGMENTED, SKIPPED))
-        self.keep()
+            scans.rotate(-winner)
+            self._skip(scans.popleft(), statuses[winner] in (SEGMENTED, SKIPPED))
+        self._save()
         return left
 
-    def skip(self, scan, known):
-        """Tell that a scan is done, and keep what is there of it unless the summary knows it."""
+    def _skip(self, scan: Scan, known: bool) -> None:
+        """Report that a scan is done; put what is there of it into the summary unless it knows the scan."""
         self.finished += 1
-        self.told(f"{self.counted()}{scan.name}: skipped, its results are there: {shown(scan.segmentation)}", False)
+        self.report(f"{self._counted()}{scan.name}: skipped, its results are there: {shown(scan.segmentation)}", False)
         if not known:
             try:
                 volumes, remarks = volumes_in(scan.table), remarks_in(scan.table)
-                self.rows.append(row_of(scan, self.network, SKIPPED, volumes=volumes, remarks=remarks))
+                self.unsaved.append(row_of(scan, self.network, SKIPPED, volumes=volumes, remarks=remarks))
             except SEBrainSegError as error:
-                self.rows.append(row_of(scan, self.network, SKIPPED, reason=str(error)))
-        self.refuse_rivals(scan)
+                self.unsaved.append(row_of(scan, self.network, SKIPPED, reason=str(error)))
+        self._refuse_competing(scan)
 
-    def take(self, scan, outcome):
-        """Tell and keep what became of a scan; returns those that may now be tried in its place."""
-        following = []
+    def _record(self, scan: Scan, outcome: Outcome) -> list[Scan]:
+        """Report and keep what became of a scan; return those that may now be tried in its place."""
         for note in outcome.notes:
-            self.told(f"{scan.name}: {note}", True)
+            self.report(f"{scan.name}: {note}", True)
         try:
             if outcome.reason:
                 raise SEBrainSegError(outcome.reason)
             volumes, remarks = volumes_in(scan.table), remarks_in(scan.table)
         except SEBrainSegError as error:
-            self.fail(scan, outcome._replace(reason=str(error)))
-            rivals = self.rivals[scan.table]
-            following = [rivals.popleft()] if rivals else []
+            self._fail(scan, outcome._replace(reason=str(error)))
+            others = self.competing[scan.table]
+            following = [others.popleft()] if others else []
         else:
-            self.finished += 1
-            self.segmented += 1
-            self.busy += outcome.seconds
-            row = row_of(scan, self.network, SEGMENTED, outcome.seconds, volumes=volumes, remarks=remarks)
-            self.rows.append(row)
-            self.keep()
-            found, count = sum(ml > 0 for ml in volumes.values()), len(volumes)
-            counted = f"{count} structures" if found == count else f"{found} of {count} structures"
-            text = f"{sum(volumes.values()):.1f} ml in {counted} -> {shown(scan.segmentation)}"
-            more = [f"... and {len(remarks) - TOLD} more, in the table"] if len(remarks) > TOLD else []
-            lines = [f"{self.counted()}{scan.name}: {text}{self.time_left()}", *remarks[:TOLD], *more]
-            self.told("\n    ".join(lines), False)
-            self.refuse_rivals(scan)
-        self.keep()
+            self._succeed(scan, outcome.seconds or 0.0, volumes, remarks)
+            following = []
+        self._save()
         return following
 
-    def fail(self, scan, outcome):
-        """Tell and keep that a scan was not segmented."""
+    def _succeed(self, scan: Scan, seconds: float, volumes: dict[str, float], remarks: list[str]) -> None:
+        """Report and keep that a scan was segmented."""
+        self.finished += 1
+        self.segmented += 1
+        self.busy += seconds
+        self.unsaved.append(row_of(scan, self.network, SEGMENTED, seconds, volumes=volumes, remarks=remarks))
+        self._save()
+        found, count = sum(ml > 0 for ml in volumes.values()), len(volumes)
+        counted = f"{count} structures" if found == count else f"{found} of {count} structures"
+        text = f"{sum(volumes.values()):.1f} ml in {counted} -> {shown(scan.segmentation)}"
+        left_out = len(remarks) - PRINTED_REMARKS
+        more = [f"... and {left_out} more, in the table"] if left_out > 0 else []
+        lines = [f"{self._counted()}{scan.name}: {text}{self._time_left()}", *remarks[:PRINTED_REMARKS], *more]
+        self.report("\n    ".join(lines), False)
+        self._refuse_competing(scan)
+
+    def _fail(self, scan: Scan, outcome: Outcome) -> None:
+        """Report and keep that a scan was not segmented."""
         self.failed += 1
         self.finished += 1
         if self.debug and outcome.details:
-            self.told(outcome.details.rstrip(), True)
-        self.told(f"{self.counted()}{scan.name}: {outcome.reason}", True)
-        self.rows.append(row_of(scan, self.network, FAILED, outcome.seconds, outcome.reason))
+            self.report(outcome.details.rstrip(), True)
+        self.report(f"{self._counted()}{scan.name}: {outcome.reason}", True)
+        self.unsaved.append(row_of(scan, self.network, FAILED, outcome.seconds, outcome.reason))
 
-    def fail_all(self, scans, reason):
-        """Tell and keep that scans were not even begun."""
+    def _fail_all(self, scans: "deque[Scan]", reason: str) -> None:
+        """Report and keep that scans were not even begun."""
         while scans:
-            self.fail(scans.popleft(), Outcome(reason, None))
+            self._fail(scans.popleft(), Outcome(reason, None))
 
-    def refuse_rivals(self, winner):
-        """Tell which scans do not get the results that are another's."""
-        self.fail_all(
-            self.rivals[winner.table], f"Its results would replace those of {winner.name}; use another -o, or none."
+    def _refuse_competing(self, winner: Scan) -> None:
+        """Report which scans are not segmented because another scan's results have their names."""
+        self._fail_all(
+            self.competing[winner.table], f"Its results would replace those of {winner.name}; use another -o, or none."
         )
 
-    def keep(self):
+    def _save(self) -> None:
         """Write the rows that are new to the summary; one that cannot be written is no reason to stop."""
-        if not self.summary or not self.rows:
+        if not self.summary or not self.unsaved:
             return
         try:
-            update(self.summary, self.rows)
-            self.rows = []
+            update(self.summary, self.unsaved)
+            self.unsaved = []
         except SEBrainSegError as error:
             if str(error) != self.trouble:
-                self.told(str(error), True)
+                self.report(str(error), True)
             self.trouble = str(error)
 
-    def counted(self):
-        """``[3/12] `` for the third of twelve, nothing for one alone."""
+    def _counted(self) -> str:
+        """Return ``[3/12] `` for the third of twelve, nothing for one alone."""
         return f"[{self.finished}/{self.count}] " if self.count > 1 else ""
 
-    def time_left(self):
-        """``, 4 min left``, from how long the scans of this run took and how many ran at a time; nothing at its end."""
+    def _time_left(self) -> str:
+        """Return ``, 4 min left``, from how long scans took and how many ran at a time; ``""`` at the end."""
         left = self.count - self.finished
         if not left:
             return ""
-        at_once = max(self.at_once, self.busy / (time.monotonic() - self.began))
-        return f", {duration(self.busy / self.segmented * left / at_once)} left"
-
-
-def duration(seconds):
-    """Write a time span as ``40 s``, ``12 min`` or ``3 h 20 min``."""
-    if seconds < 90:
-        return f"{max(1, round(seconds))} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+        parallel = max(self.parallel, self.busy / (time.monotonic() - self.began))
+        return f", {duration(self.busy / self.segmented * left / parallel)} left"

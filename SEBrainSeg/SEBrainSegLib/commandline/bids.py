@@ -8,24 +8,28 @@ import csv
 import json
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Union
 
+from ..analysis import volume_table
+from ..choices.parameters import Parameters
 from ..errors import SEBrainSegError
 from ..files import results
 from ..files.names import shown
 from ..files.results import CONFIDENCE, WRITERS, result_paths
 from ..resources import version
-from .inputs import BIDS_DESCRIPTION, Scan, looks_like_bids, results_name
+from .inputs import BIDS_DESCRIPTION, DERIVATIVE, Scan, looks_like_bids, results_name
 from .summary import FILE
+
+PathLike = Union[str, Path]
+
 
 LEVELS = ("participant", "group")
 
 
 VERSION = "1.10.0"  # of the specification
-
-
-NAME = "sebrainseg"
 
 
 CODE = "https://github.com/SEBrainSeg/SEBrainSeg"
@@ -71,19 +75,19 @@ class BidsScan(Scan):
     def writers(self, parameters):
         def write_metadata(image, found, path):
             implausibility = {"Implausibility": found.implausibility} if found.implausibility else {}
-            write_json(path, {**self.metadata(parameters), "Device": found.device, **implausibility})
+            _write_json(path, {**self.metadata(parameters), "Device": found.device, **implausibility})
 
         return {
             "_dseg.seg.nrrd": WRITERS[".seg.nrrd"],
-            VOLUMES: write_volumes,
-            "_dseg.tsv": lambda image, found, path: write_lookup(found.structures, path),
+            VOLUMES: _write_volumes,
+            "_dseg.tsv": lambda image, found, path: _write_lookup(found.structures, path),
             "_dseg.json": write_metadata,
             "_dseg.png": WRITERS[".png"],
             CONFIDENCE: WRITERS[CONFIDENCE],
             "_dseg.nii.gz": WRITERS[".nii.gz"],
         }
 
-    def metadata(self, parameters):
+    def metadata(self, parameters: Parameters) -> dict[str, Any]:
         """Return what the sidecar of the label map says of how it came about."""
         source = f"bids:raw:{self.name}"
         return {
@@ -102,7 +106,7 @@ class BidsScan(Scan):
         """
         if not super().is_done(parameters):
             return False
-        made_by = read_json(self.paths["_dseg.json"]).get("Network")
+        made_by = _read_json(self.paths["_dseg.json"]).get("Network")
         if made_by != shown(results_name(parameters)):
             raise SEBrainSegError(
                 f"Its results in {self.table.parent} are of {made_by or 'something else'}; "
@@ -111,7 +115,14 @@ class BidsScan(Scan):
         return True
 
 
-def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unchecked=False):
+def scans_of(
+    bids_dir: PathLike,
+    output_dir: PathLike,
+    labels: Iterable[str] = (),
+    sessions: Iterable[str] = (),
+    confidence: bool = False,
+    unchecked: bool = False,
+) -> tuple[list[BidsScan], str]:
     """Find the T1-weighted scans of a dataset, in every session.
 
     Of ``.nii`` and ``.nii.gz`` of one name, the latter is taken.
@@ -135,14 +146,14 @@ def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unc
         if not (root / BIDS_DESCRIPTION).is_file():
             hint = "; --skip-bids-validation takes it all the same" if looks_like_bids(root) else ""
             raise SEBrainSegError(f"{bids_dir} is no BIDS dataset: it has no {BIDS_DESCRIPTION}{hint}.")
-        read_json(root / BIDS_DESCRIPTION)
+        _read_json(root / BIDS_DESCRIPTION)
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     if not subjects:
         raise SEBrainSegError(f"{bids_dir} has no subjects, which would be folders named sub-<label>.")
-    wanted = chosen_of(subjects, "sub-", labels, bids_dir)
+    wanted = _folders_named(subjects, "sub-", labels, bids_dir)
     there = sorted({path.name for subject in wanted for path in (root / subject).glob("ses-*") if path.is_dir()})
     if sessions:
-        patterns = [f"{session}/anat" for session in chosen_of(there, "ses-", sessions, bids_dir)]
+        patterns = [f"{session}/anat" for session in _folders_named(there, "ses-", sessions, bids_dir)]
     else:
         patterns = ["anat", "ses-*/anat"]
     found = {}
@@ -151,24 +162,24 @@ def scans_of(bids_dir, output_dir, labels=(), sessions=(), confidence=False, unc
             images = sorted((root / subject).glob(f"{pattern}/{subject}_*.nii*"))
             # Sorted, .nii.gz comes after its twin and takes its place.
             found.update({IMAGE.sub(r"_\1", str(path)): path for path in images if IMAGE.search(path.name)})
-    reasons = {path: why_not(path.name) for path in found.values()}
+    reasons = {path: _why_left_out(path.name) for path in found.values()}
     taken = [path for path, reason in reasons.items() if not reason]
-    told = left_out({path.name: reason for path, reason in reasons.items() if reason})
+    told = _sentence_on({path.name: reason for path, reason in reasons.items() if reason})
     if not taken:
-        raise SEBrainSegError(f"{bids_dir} has no T1-weighted scan (*_T1w.nii.gz) of {listed(wanted)}. {told}".strip())
+        raise SEBrainSegError(f"{bids_dir} has no T1-weighted scan (*_T1w.nii.gz) of {_listed(wanted)}. {told}".strip())
     endings = ["_dseg.seg.nrrd", VOLUMES, "_dseg.tsv", "_dseg.json", "_dseg.png", CONFIDENCE, "_dseg.nii.gz"]
     if not confidence:
         endings.remove(CONFIDENCE)
     scans = []
     for path in taken:
         place = path.relative_to(root)
-        name = f"{IMAGE.sub('', path.name)}_desc-{NAME}"
+        name = f"{IMAGE.sub('', path.name)}_desc-{DERIVATIVE}"
         paths = result_paths(Path(output_dir) / place.parent, name, endings)
         scans.append(BidsScan(path, shown(place.as_posix()), paths))
     return scans, told
 
 
-def chosen_of(there, prefix, labels, bids_dir):
+def _folders_named(there: list[str], prefix: str, labels: Iterable[str], bids_dir: PathLike) -> list[str]:
     """Return the folders of subjects or sessions that labels name, with or without their prefix; all without labels.
 
     Raises:
@@ -177,17 +188,17 @@ def chosen_of(there, prefix, labels, bids_dir):
     chosen = sorted({f"{prefix}{label.removeprefix(prefix)}" for label in labels}) or there
     missing = sorted(set(chosen).difference(there))
     if missing:
-        known = f"there are {listed(there)}" if there else "there is none"
+        known = f"there are {_listed(there)}" if there else "there is none"
         raise SEBrainSegError(f"{bids_dir} has no {', '.join(missing)}; {known}.")
     return chosen
 
 
-def why_not(name):
+def _why_left_out(name: str) -> str:
     """Return why an image of this name is not segmented, ``""`` if it is."""
     return next((reason for pattern, reason in NOT_TAKEN if pattern.search(name)), "")
 
 
-def left_out(reasons):
+def _sentence_on(reasons: dict[str, str]) -> str:
     """Return a sentence about images that are left out, ``""`` if there are none; ``reasons`` are by name."""
     if not reasons:
         return ""
@@ -198,23 +209,23 @@ def left_out(reasons):
     return f"Left out: {', '.join(texts)}; to segment one all the same, type 'sebrainseg FILE -o DIR'."
 
 
-def listed(subjects):
-    """Write subjects with commas, a long list with its beginning and end."""
+def _listed(subjects: list[str]) -> str:
+    """Return subjects with commas, a long list with its beginning and end."""
     return ", ".join(subjects if len(subjects) < 12 else [*subjects[:9], "...", subjects[-1]])
 
 
-def describe(bids_dir, output_dir, overwrite=False):
+def describe(bids_dir: PathLike, output_dir: PathLike, overwrite: bool = False) -> None:
     """Make the folder of derivatives with its description and its list of files that are not BIDS.
 
     Raises:
         SEBrainSegError: it is another dataset's, or nothing can be written there.
     """
-    output, raw = Path(output_dir), link(bids_dir, output_dir)
+    output, raw = Path(output_dir), _link_to(bids_dir, output_dir)
     path = output / BIDS_DESCRIPTION
     if path.exists():
-        there = read_json(path)
+        there = _read_json(path)
         generators = there.get("GeneratedBy") or [{}]
-        if there.get("DatasetType") != "derivative" or generators[0].get("Name") != NAME:
+        if there.get("DatasetType") != "derivative" or generators[0].get("Name") != DERIVATIVE:
             raise SEBrainSegError(f"{output_dir} holds another dataset; choose a folder of its own for the results.")
         if there.get("DatasetLinks", {}).get("raw") != raw and not overwrite:
             raise SEBrainSegError(
@@ -222,8 +233,8 @@ def describe(bids_dir, output_dir, overwrite=False):
                 "choose another folder, or --overwrite."
             )
     there = Path(bids_dir) / BIDS_DESCRIPTION
-    source = read_json(there) if there.exists() else {}
-    generator = {"Name": NAME, "CodeURL": CODE}
+    source = _read_json(there) if there.exists() else {}
+    generator = {"Name": DERIVATIVE, "CodeURL": CODE}
     if version():
         generator["Version"] = version()
     origin = {"URL": Path(os.path.abspath(bids_dir)).as_uri()}
@@ -240,21 +251,21 @@ def describe(bids_dir, output_dir, overwrite=False):
     }
     results.check_writable(output)
     try:
-        write_json(path, description)
+        _write_json(path, description)
         (output / ".bidsignore").write_text("".join(f"{pattern}\n" for pattern in IGNORED), encoding="utf-8")
     except OSError as error:
         raise SEBrainSegError(f"{path} cannot be written ({error.strerror}).") from None
 
 
-def link(bids_dir, output_dir):
-    """Where a dataset is, seen from its derivatives: a relative path if they lie within, else a URI."""
+def _link_to(bids_dir: PathLike, output_dir: PathLike) -> str:
+    """Return where a dataset is, seen from its derivatives: a relative path if they lie within, else a URI."""
     root, output = os.path.abspath(bids_dir), os.path.abspath(output_dir)
     if output.startswith(os.path.join(root, "")):
         return Path(os.path.relpath(root, output)).as_posix()
     return Path(root).as_uri()
 
 
-def write_lookup(structures, path):
+def _write_lookup(structures, path):
     """Write what the labels of a label map mean."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
@@ -263,26 +274,23 @@ def write_lookup(structures, path):
             writer.writerow([structure.label, structure.name, "#{:02x}{:02x}{:02x}".format(*structure.color)])
 
 
-def write_volumes(image, found, path):
+def _write_volumes(image, found, path):
     """Write the table of volumes with tabs, and ``n/a`` where there is nothing, as BIDS has it."""
-    plain = path.with_suffix(".csv")
-    WRITERS[".csv"](image, found, plain)
-    with open(plain, newline="", encoding="utf-8") as file:
-        rows = list(csv.reader(file))
-    plain.unlink()
+    rows = (volume_table.texts(row) for row in volume_table.rows(found))
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, delimiter="\t", lineterminator="\n")
-        writer.writerows([value or "n/a" for value in row] for row in rows)
+        writer.writerow(volume_table.COLUMNS)
+        writer.writerows([row[column] or "n/a" for column in volume_table.COLUMNS] for row in rows)
 
 
-def write_json(path, content):
+def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary, in whole or not at all."""
     beside = path.with_name(f".{path.name}.{os.getpid()}")
     beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     os.replace(beside, path)
 
 
-def read_json(path):
+def _read_json(path: Path) -> dict[str, Any]:
     """Read a dictionary.
 
     Raises:

@@ -1,17 +1,20 @@
 """Many machines: scans become tasks of an existing Dask cluster, which tries them again where a worker dies."""
 
 import os
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from ..errors import SEBrainSegError
 from ..networks import user_models
-from .batch import Outcome, attempt, one_line
+from .batch import Outcome, Work, attempt, one_line
+from .inputs import Scan
 
 TIMEOUT = 10  # seconds until a scheduler that does not answer is given up
 
 
-def on_cluster(scans, work, address):
+def on_cluster(scans: "deque[Scan]", work: Work, address: str) -> Iterator[tuple[Scan, Outcome]]:
     """Segment scans on the workers of a cluster, which see the same folders; yields each scan with its outcome.
 
     What is queued is cancelled if this ends early; a worker then still finishes the scan it is at.
@@ -43,7 +46,7 @@ def on_cluster(scans, work, address):
                 while scans:
                     scan = scans.popleft()
                     # Not pure: what it makes are files, and those of an earlier run may be gone.
-                    future = client.submit(attempt, absolute(scan), work, pure=False)
+                    future = client.submit(attempt, _absolute(scan), work, pure=False)
                     running[future] = scan
                     done.add(future)
                 future = next(done)
@@ -57,7 +60,7 @@ def on_cluster(scans, work, address):
             client.cancel(list(running))
 
 
-def absolute(scan):
-    """The scan as a process with another working directory finds it."""
+def _absolute(scan: Scan) -> Scan:
+    """Return the scan as a process with another working directory finds it."""
     paths = {ending: Path(os.path.abspath(path)) for ending, path in scan.paths.items()}
     return replace(scan, path=Path(os.path.abspath(scan.path)), paths=paths)

@@ -1,12 +1,15 @@
 """What the command line is to segment: files, folders and patterns become scans with a place for their results."""
 
-import argparse
 import glob
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Callable, Optional, Union
 
+from ..choices.parameters import Parameters
+from ..choices.vocabulary import Architecture, Protocol, Variant, View, values
 from ..errors import SEBrainSegError
 from ..files import results
 from ..files.names import shown
@@ -17,10 +20,7 @@ from ..files.results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
 FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
-# How the results of a bundled network are called, in whichever folder.
-RESULT = re.compile(
-    r"_(unet|sdnet|densenet)-(none|cse|sse|scse)-(coronal|axial|sagittal|all)(-manual)?(_[^_]+)?$|_desc-sebrainseg_"
-)
+DERIVATIVE = "sebrainseg"  # what BIDS calls our results in their names
 
 
 BIDS_DESCRIPTION = "dataset_description.json"  # at the root of every dataset
@@ -48,25 +48,25 @@ class Scan:
     paths: dict[str, Path]
 
     @property
-    def entry(self):
+    def entry(self) -> str:
         """What it is called in a summary, wherever the command was typed."""
         return shown(os.path.abspath(self.path))
 
     @property
-    def segmentation(self):
+    def segmentation(self) -> Path:
         """The path of the result to open first."""
         return self.paths[".seg.nrrd"]
 
     @property
-    def table(self):
+    def table(self) -> Path:
         """The path of its table of volumes."""
         return self.paths[".csv"]
 
-    def writers(self, parameters):
+    def writers(self, parameters: Parameters) -> dict[str, Callable[..., Any]]:
         """Return what writes its results, by ending, as :data:`.results.WRITERS`."""
         return results.WRITERS
 
-    def is_done(self, parameters):
+    def is_done(self, parameters: Parameters) -> bool:
         """Whether all of its results are there.
 
         Raises:
@@ -75,13 +75,13 @@ class Scan:
         return len(results.existing(self.paths)) == len(self.paths)
 
 
-def results_name(parameters):
-    """The part of a result's name that says what made it, as in ``unet-scse-all`` or ``unet-scse-all_hippocampus``."""
+def results_name(parameters: Parameters) -> str:
+    """Return the part of a result's name that says what made it, as in ``unet-scse-all_hippocampus``."""
     chosen = "-".join(re.findall(r"[^\W_]+", parameters.structures.lower()))
     return f"{parameters.name}_{chosen[:LONGEST_SELECTION]}" if chosen else parameters.name
 
 
-def local(text):
+def local(text: str) -> str:
     """Return a path as text, with ``~`` replaced where no shell has done that, as in quotes or after ``--output=``.
 
     Raises:
@@ -94,26 +94,26 @@ def local(text):
     return os.path.expanduser(text)
 
 
-def local_path(text):
-    """The same for :mod:`argparse`, as a ``pathlib.Path``."""
-    try:
-        return Path(local(text))
-    except SEBrainSegError as error:
-        raise argparse.ArgumentTypeError(f"{text}: {error}") from None
-
-
-def is_result(path):
-    """Whether an image is a result of ours: called like one, or beside a table and a segmentation of its name."""
+def is_result(path: Union[str, Path]) -> bool:
+    """Return whether an image is a result: called like one, or beside a table and a segmentation of its name."""
     if str(path).lower().endswith(".seg.nrrd"):
         return True
     name = stem(path).removesuffix(CONFIDENCE.removesuffix(".nii.gz"))
     beside = (Path(path).parent / f"{name}{ending}" for ending in (".seg.nrrd", ".csv"))
     # Not exists(), which raises an error for a name that is too long.
-    return bool(RESULT.search(name)) or all(os.path.exists(each) for each in beside)
+    return _is_result_name(name) or all(os.path.exists(each) for each in beside)
 
 
-def is_image(path, flat):
-    """Whether a file that nobody named is to be taken for a scan, by its name; ``flat``: or for a 2D image."""
+def _is_result_name(name: str) -> bool:
+    """Return whether a name without ending is that of a bundled network's result, in whichever folder."""
+    architecture, se, view = ("|".join(values(choices)) for choices in (Architecture, Variant, View))
+    protocol = "|".join(f"-{each}" for each in values(Protocol))
+    pattern = rf"_({architecture})-({se})-({view})({protocol})?(_[^_]+)?$|_desc-{DERIVATIVE}_"
+    return re.search(pattern, name) is not None
+
+
+def _is_image(path: str, flat: bool) -> bool:
+    """Return whether a file that nobody named is to be taken for a scan, by its name; ``flat``: or for a 2D image."""
     name = os.path.basename(path).lower()
     if name.startswith(".") or not os.path.isfile(path):
         return False
@@ -124,13 +124,13 @@ def is_image(path, flat):
     return name.endswith(IMAGE_ENDINGS)
 
 
-def in_folder(folder, flat):
+def _in_folder(folder: str, flat: bool) -> list[str]:
     """Return the images of a folder without DICOM, results of ours included.
 
     Raises:
         SEBrainSegError: there is none.
     """
-    found = sorted(path for path in map(str, Path(folder).iterdir()) if is_image(path, flat))
+    found = sorted(path for path in map(str, Path(folder).iterdir()) if _is_image(path, flat))
     if found:
         return found
     if looks_like_bids(folder):
@@ -140,14 +140,14 @@ def in_folder(folder, flat):
     )
 
 
-def looks_like_bids(folder):
-    """Whether a folder is the root of a BIDS dataset, or called and filled like one."""
+def looks_like_bids(folder: Union[str, Path]) -> bool:
+    """Return whether a folder is the root of a BIDS dataset, or called and filled like one."""
     root = Path(folder)
     anatomy = (each for pattern in ("sub-*/anat", "sub-*/ses-*/anat") for each in root.glob(pattern))
     return (root / BIDS_DESCRIPTION).is_file() or any(each.is_dir() for each in anatomy)
 
 
-def of_pattern(pattern, flat):
+def _of_pattern(pattern: str, flat: bool) -> list[str]:
     """Return the images and DICOM folders that fit a pattern, results of ours included.
 
     Raises:
@@ -158,21 +158,23 @@ def of_pattern(pattern, flat):
     found = [
         path
         for path in matches
-        if path in series or is_image(path, flat) and (os.path.dirname(path) or os.curdir) not in series
+        if path in series or _is_image(path, flat) and (os.path.dirname(path) or os.curdir) not in series
     ]
     if not found:
         raise SEBrainSegError("No scan fits this pattern; check it.")
     return found
 
 
-def steady_part(pattern):
-    """The folders of a pattern before the first wildcard, below which its matches keep their folders."""
+def _folder_before_wildcards(pattern: str) -> Path:
+    """Return the folders of a pattern before the first wildcard, below which its matches keep their folders."""
     parts = Path(pattern).parts[:-1]
     count = next((number for number, part in enumerate(parts) if glob.has_magic(part)), len(parts))
     return Path(*parts[:count])
 
 
-def find_scans(arguments, output, parameters, confidence=False):
+def find_scans(
+    arguments: Iterable[str], output: Optional[Path], parameters: Parameters, confidence: bool = False
+) -> tuple[list[Scan], dict[str, str], int, bool]:
     """Find out what the arguments of the command line mean.
 
     Args:
@@ -193,10 +195,10 @@ def find_scans(arguments, output, parameters, confidence=False):
         base = None
         try:
             path = local(argument)
-            if is_pattern(path):
-                found, base, single = of_pattern(path, bool(parameters.model)), steady_part(path), False
+            if _is_pattern(path):
+                found, base, single = _of_pattern(path, bool(parameters.model)), _folder_before_wildcards(path), False
             elif os.path.isdir(path) and not is_dicom(path):
-                found, single = in_folder(path, bool(parameters.model)), False
+                found, single = _in_folder(path, bool(parameters.model)), False
             else:
                 found = [path]
         except SEBrainSegError as error:
@@ -220,6 +222,6 @@ def find_scans(arguments, output, parameters, confidence=False):
     return list(scans.values()), problems, left_out, single
 
 
-def is_pattern(argument):
-    """Whether an argument is a pattern, and no file that merely is called like one."""
+def _is_pattern(argument: str) -> bool:
+    """Return whether an argument is a pattern, and no file that merely is called like one."""
     return glob.has_magic(argument) and not os.path.lexists(argument)

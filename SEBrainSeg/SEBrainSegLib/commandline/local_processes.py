@@ -6,6 +6,8 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
 from typing import Any
@@ -13,7 +15,8 @@ from typing import Any
 from ..errors import SEBrainSegError
 from ..files.reading import MGH_ENDINGS, read
 from ..inference import memory
-from .batch import Outcome, attempt
+from .batch import Outcome, Work, attempt
+from .inputs import Scan
 
 TRIES = 2  # of a scan whose process dies
 
@@ -21,7 +24,7 @@ TRIES = 2  # of a scan whose process dies
 PATIENCE = 2.0  # seconds that a process may take to tidy up before it is killed
 
 
-def in_processes(scans, work, jobs):
+def in_processes(scans: "deque[Scan]", work: Work, jobs: int) -> Iterator[tuple[Scan, Outcome]]:
     """Segment scans in processes, each of which takes one after the other; yields each scan with its outcome.
 
     A scan whose process dies is tried a second time.
@@ -38,13 +41,13 @@ def in_processes(scans, work, jobs):
         while True:
             for worker in [worker for worker in workers if worker.scan is None]:
                 if scans:
-                    worker.take(scans.popleft())
+                    worker.begin(scans.popleft())
                 else:
                     workers.remove(worker)
                     worker.end(PATIENCE)
             while scans and len(workers) < jobs:
                 workers.append(Worker(work, jobs))
-                workers[-1].take(scans.popleft())
+                workers[-1].begin(scans.popleft())
             if not workers:
                 return
             ready = connection.wait([worker.connection for worker in workers])
@@ -83,8 +86,8 @@ class Worker:
         # Spawned on every system: a fork of a process that runs threads, such as torch's, may hang.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve, args=(theirs, work, jobs), daemon=True)
-        with interrupts_held_back():
+        self.process = context.Process(target=_serve_scans, args=(theirs, work, jobs), daemon=True)
+        with _interrupts_held_back():
             self.process.start()
         theirs.close()
         self.scan: Any = None
@@ -95,8 +98,8 @@ class Worker:
         """How long it has been busy with its scan."""
         return time.monotonic() - self.began
 
-    def take(self, scan):
-        """Begin a scan."""
+    def begin(self, scan: Scan) -> None:
+        """Let the process segment a scan."""
         self.scan, self.began = scan, time.monotonic()
         try:
             self.connection.send(scan)
@@ -156,8 +159,8 @@ class Reader:
         """Start the process."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        self.process = context.Process(target=serve_images, args=(theirs,), daemon=True)
-        with interrupts_held_back():
+        self.process = context.Process(target=_serve_images, args=(theirs,), daemon=True)
+        with _interrupts_held_back():
             self.process.start()
         theirs.close()
 
@@ -170,10 +173,10 @@ class Reader:
             self.process = None
 
 
-def serve_images(theirs):
+def _serve_images(theirs):
     """What the process of a :class:`Reader` does until nobody is at the other end: what to read in, images out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         try:
             request = theirs.recv()
@@ -187,7 +190,7 @@ def serve_images(theirs):
 
 
 @contextmanager
-def interrupts_held_back():
+def _interrupts_held_back():
     """Start processes here: Ctrl-C in a terminal reaches all, but is the business of this one alone."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
@@ -199,14 +202,14 @@ def interrupts_held_back():
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def serve(theirs, work, jobs):
+def _serve_scans(theirs, work, jobs):
     """What a process of :func:`in_processes` does until nobody is at the other end: scans in, outcomes out."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # Ended in an orderly way, it removes its temporary files.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    threading.Thread(target=end_with_parent, daemon=True).start()
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     memory.keep_what_is_freed()
-    share_threads(jobs)
+    _share_threads(jobs)
     while True:
         try:
             scan = theirs.recv()
@@ -215,7 +218,7 @@ def serve(theirs, work, jobs):
             return
 
 
-def end_with_parent():
+def _end_with_parent():
     """End this process as soon as the one that started it is gone."""
     parent = multiprocessing.parent_process()
     if parent is not None:
@@ -223,7 +226,7 @@ def end_with_parent():
     os._exit(1)
 
 
-def share_threads(jobs):
+def _share_threads(jobs):
     """Let this process use its share of the processors, and at least one."""
     import SimpleITK as sitk
     import torch

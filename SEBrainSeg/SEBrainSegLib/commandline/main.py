@@ -4,13 +4,16 @@ import argparse
 import shlex
 import sys
 import time
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import partial
 from itertools import product
 from pathlib import Path
+from typing import Any, Callable, Optional
 
-from ..choices.parameters import Architecture, Parameters, Protocol, Variant, View, alternatives, values
+from ..choices.parameters import Parameters
+from ..choices.vocabulary import Architecture, Choice, Device, Protocol, Variant, View, alternatives, values
 from ..errors import SEBrainSegError
 from ..files.names import shown
 from ..files.orientation import valid_letters
@@ -18,15 +21,28 @@ from ..files.results import refuse_file_in_the_way
 from ..inference import memory, threads
 from ..networks import user_models
 from ..resources import version
+from ..text import duration
 from . import bids, summary
-from .batch import Batch, Work, duration, in_turn
+from .arguments import at_least_one, local_path
+from .batch import Batch, Work, one_after_another
 from .console import SILENCE, Pulse, is_lost, steady
-from .inputs import find_scans, local, local_path
+from .inputs import Scan, find_scans, local
 from .local_processes import Reader, in_processes
 
+# The options that choose a bundled network, what each is about and what there is to choose from.
+NETWORK_OPTIONS: dict[str, tuple[str, type[Choice]]] = {
+    "architecture": ("network", Architecture),
+    "se": ("squeeze & excitation blocks", Variant),
+    "view": ("direction of slicing, or the mean of all three", View),
+    "protocol": ("whose convention of drawing the structures to follow", Protocol),
+}
 
-def parser():
-    """Arguments of the command."""
+
+BIDS_OPTIONS = ("participant_label", "session_label", "skip_bids_validation")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the command's arguments."""
     parser = argparse.ArgumentParser(
         prog="sebrainseg",
         description="Segment 31 brain structures in T1-weighted MR scans, or what a model of your own was trained for, "
@@ -41,14 +57,9 @@ def parser():
     parser.add_argument(
         "-o", "--output", metavar="DIR", type=local_path, help="folder for results (default: beside each input)"
     )
-    for name, subject, choices in (
-        ("architecture", "network", values(Architecture)),
-        ("se", "squeeze & excitation blocks", values(Variant)),
-        ("view", "direction of slicing, or the mean of all three", values(View)),
-        ("protocol", "whose convention of drawing the structures to follow", values(Protocol)),
-    ):
+    for name, (subject, choices) in NETWORK_OPTIONS.items():
         default = getattr(Parameters, name)
-        parser.add_argument(f"--{name}", help=f"{subject}: {alternatives(choices)} (default: {default})")
+        parser.add_argument(f"--{name}", help=f"{subject}: {alternatives(values(choices))} (default: {default})")
     parser.add_argument(
         "--model",
         type=local_path,
@@ -71,7 +82,7 @@ def parser():
         "--series", metavar="UID", default="", help="the DICOM series to segment of a folder that holds several"
     )
     parser.add_argument(
-        "--device", help=f"where it runs: auto, cpu, cuda, cuda:N or mps (default: {Parameters.device})"
+        "--device", help=f"where it runs: {alternatives(Device.spellings())} (default: {Parameters.device})"
     )
     parser.add_argument(
         "--list", nargs=0, action=ListNetworks, help="only print the options of all networks that there are"
@@ -81,7 +92,7 @@ def parser():
     )
     parser.add_argument("--overwrite", action="store_true", help="replace results that exist")
     parser.add_argument(
-        "--jobs", metavar="N", type=whole, default=1, help="segment N scans at a time (default: %(default)s)"
+        "--jobs", metavar="N", type=at_least_one, default=1, help="segment N scans at a time (default: %(default)s)"
     )
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="segment on the Dask cluster with this scheduler, as in tcp://node1:8786"
@@ -108,16 +119,9 @@ def parser():
         action="store_true",
         help="take a BIDS dataset without dataset_description.json, too",
     )
-    parser.add_argument("--version", nargs=0, action=TellVersion, help="only print the version")
+    parser.add_argument("--version", nargs=0, action=ShowVersion, help="only print the version")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an unexpected failure")
     return parser
-
-
-def whole(text):
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return int(text)
 
 
 class ListNetworks(argparse.Action):
@@ -137,7 +141,7 @@ class ListNetworks(argparse.Action):
         parser.exit(1 if is_lost(sys.stdout) else 0)
 
 
-class TellVersion(argparse.Action):
+class ShowVersion(argparse.Action):
     """Prints the version."""
 
     def __call__(self, parser, *_):
@@ -156,7 +160,7 @@ class ProgressLine:
     def __init__(self, name, stream):
         self.name, self.stream, self.message, self.fraction = shown(name), stream, "", 0.0
         self.began, self.is_drawn = time.monotonic(), stream.isatty()
-        self.pulse = None if self.is_drawn else Pulse(self.tell)
+        self.pulse = None if self.is_drawn else Pulse(self._write_line)
 
     def __call__(self, fraction, message):
         is_new, self.fraction, self.message = message != self.message, fraction, message
@@ -168,23 +172,23 @@ class ProgressLine:
         elif is_new:
             if self.pulse is not None:
                 self.pulse.beat()
-            self.tell()
+            self._write_line()
 
-    def tell(self):
-        """Write a line."""
+    def _write_line(self):
         seconds = time.monotonic() - self.began
         after = f" ({duration(seconds)})" if seconds >= SILENCE else ""
         self.stream.write(f"{self.name}: {self.fraction:4.0%} {self.message}{after}\n")
         self.stream.flush()
 
     def close(self):
+        """End the line."""
         if self.pulse:
             self.pulse.close()
         elif self.message:
             self.stream.write("\n")
 
 
-def parameters_of(chosen):
+def parameters_of(chosen: argparse.Namespace) -> Parameters:
     """Return the :class:`Parameters` of parsed arguments.
 
     Raises:
@@ -192,14 +196,14 @@ def parameters_of(chosen):
     """
     given = {field.name: getattr(chosen, field.name) for field in fields(Parameters)}
     given = {name: value for name, value in given.items() if value is not None}
-    idle = [f"--{name}" for name in ("architecture", "se", "view", "protocol") if name in given]
+    idle = [f"--{name}" for name in NETWORK_OPTIONS if name in given]
     if chosen.model and idle:
         raise SEBrainSegError(f"A user-trained model settles these itself: leave out {alternatives(idle)}, or --model.")
     return Parameters(**given).checked()
 
 
-def check_bids(chosen):
-    """Whether the arguments are those of a BIDS app.
+def check_bids(chosen: argparse.Namespace) -> bool:
+    """Return whether the arguments are those of a BIDS app.
 
     Raises:
         SEBrainSegError: they are, but do not fit together.
@@ -209,14 +213,104 @@ def check_bids(chosen):
         raise SEBrainSegError("There is no analysis of groups; the analysis level is participant.")
     if is_bids and chosen.output is not None:
         raise SEBrainSegError("The second argument of a BIDS app is its output folder; leave out -o.")
-    for option in ("participant_label", "session_label", "skip_bids_validation"):
+    for option in BIDS_OPTIONS:
         if getattr(chosen, option) and not is_bids:
             option = option.replace("_", "-")
             raise SEBrainSegError(f"--{option} goes with 'sebrainseg BIDS_DIR OUTPUT_DIR participant'.")
     return is_bids
 
 
-def engine_of(chosen, single, reader):
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for, checked before anything is read.
+
+    Attributes:
+        parameters: the choice of network.
+        is_bids: whether it is that of a BIDS app.
+        orientation: three letters, or ``""``.
+    """
+
+    parameters: Parameters
+    is_bids: bool
+    orientation: str
+
+
+def request_of(chosen: argparse.Namespace) -> Request:
+    """Return what parsed arguments ask for.
+
+    Raises:
+        SEBrainSegError: they are not valid or contradict each other.
+    """
+    parameters, is_bids = parameters_of(chosen), check_bids(chosen)
+    orientation = valid_letters(chosen.orientation) if chosen.orientation else ""
+    if chosen.dask and chosen.jobs > 1:
+        raise SEBrainSegError("With --dask the workers of the cluster share out the scans; leave out --jobs.")
+    return Request(parameters, is_bids, orientation)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What there is to segment.
+
+    Attributes:
+        scans: what to segment.
+        folder: where the summary goes.
+        problems: a sentence for each argument that yielded no scan.
+        single: whether it is one scan only that the user named, and no batch.
+    """
+
+    scans: list[Scan]
+    folder: Path
+    problems: dict[str, str]
+    single: bool
+
+
+def find(chosen: argparse.Namespace, request: Request) -> Findings:
+    """Find the scans that the arguments name; say what is left out or cannot be found.
+
+    Raises:
+        SEBrainSegError: the output folder or the BIDS dataset is unusable.
+    """
+    if request.is_bids:
+        return Findings(*_bids_scans(chosen), problems={}, single=False)
+    if chosen.output:
+        refuse_file_in_the_way(chosen.output)
+    scans, problems, left_out, single = find_scans(chosen.inputs, chosen.output, request.parameters, chosen.confidence)
+    if left_out:
+        print_line(f"{left_out} of the images are results of earlier runs and left out.", True)
+    for argument, problem in problems.items():
+        print_line(f"{argument}: {problem}", True)
+    return Findings(scans, chosen.output or Path(), problems, single and not chosen.dask)
+
+
+def _bids_scans(chosen: argparse.Namespace) -> tuple[list[Scan], Path]:
+    """Return the scans of a BIDS dataset and the folder of its derivatives, which is made; say what is left out."""
+    source, folder = (local(each) for each in chosen.inputs[:2])
+    refuse_file_in_the_way(folder)
+    scans, left_out = bids.scans_of(
+        source, folder, chosen.participant_label, chosen.session_label, chosen.confidence, chosen.skip_bids_validation
+    )
+    bids.describe(source, folder, chosen.overwrite)
+    if left_out:
+        print_line(left_out, True)
+    return scans, Path(folder)
+
+
+def batch_of(chosen: argparse.Namespace, request: Request, found: Findings) -> Batch:
+    """Return the run over what was found."""
+    work = Work(
+        request.parameters,
+        chosen.confidence,
+        overwrite=chosen.overwrite or not found.single,
+        orientation=request.orientation,
+        series=chosen.series,
+        accept_unlikely=chosen.accept_unlikely,
+    )
+    table = None if found.single or not found.scans else found.folder / summary.FILE
+    return Batch(found.scans, work, table, print_line, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
+
+
+def engine_of(chosen: argparse.Namespace, single: bool, reader: Reader) -> Callable[..., Any]:
     """Return what segments the scans: this process, which has a :class:`~.Reader`, several or a cluster."""
     if chosen.dask:
         from .dask_cluster import on_cluster
@@ -225,22 +319,22 @@ def engine_of(chosen, single, reader):
     if chosen.jobs > 1 and not single:
         return partial(in_processes, jobs=chosen.jobs)
     progress_line = partial(ProgressLine, stream=sys.stderr)
-    return partial(in_turn, progress_line=progress_line, read=reader.read)
+    return partial(one_after_another, progress_line=progress_line, read=reader.read)
 
 
-def tell(line, failure):
+def print_line(line: str, failure: bool) -> None:
     """Print a line about a scan, what failed to stderr."""
     line = "\n".join(map(shown, line.split("\n")))
     print(f"sebrainseg: {line}" if failure else line, file=sys.stderr if failure else sys.stdout, flush=True)
 
 
 @contextmanager
-def signs_of_life(batch):
-    """Tell every :data:`.SILENCE` how far scans in other processes are, where no terminal shows when a line came."""
+def signs_of_life(batch: Batch) -> Iterator[None]:
+    """Say every :data:`.SILENCE` how far scans in other processes are, where no terminal shows when a line came."""
     began = time.monotonic()
 
-    def say():
-        tell(f"{batch.finished} of {batch.count} inputs done ({duration(time.monotonic() - began)}).", True)
+    def say() -> None:
+        print_line(f"{batch.finished} of {batch.count} inputs done ({duration(time.monotonic() - began)}).", True)
 
     pulse = None if sys.stderr.isatty() else Pulse(say)
     try:
@@ -250,72 +344,34 @@ def signs_of_life(batch):
             pulse.close()
 
 
-def main(argv=None):
-    """Run the command; returns 0 if all is segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
+def main(argv: Optional[list[str]] = None) -> int:
+    """Run the command; return 0 if all is segmented, 1 if not, 2 for wrong arguments, 130 if interrupted."""
     with steady("sebrainseg"):
-        return command(argv)
+        return _run(parser().parse_args(argv))
 
 
-def command(argv):
-    """What :func:`main` does once nothing it prints can end it."""
-    chosen = parser().parse_args(argv)
+def _run(chosen: argparse.Namespace) -> int:
+    """Run the command once nothing that it prints can end it."""
     memory.keep_what_is_freed()
     threads.wait_passively()
     try:
-        parameters = parameters_of(chosen)
-        is_bids = check_bids(chosen)
-        orientation = valid_letters(chosen.orientation) if chosen.orientation else ""
-        if chosen.dask and chosen.jobs > 1:
-            raise SEBrainSegError("With --dask the workers of the cluster share out the scans; leave out --jobs.")
+        request = request_of(chosen)
     except SEBrainSegError as error:
-        tell(str(error), True)
+        print_line(str(error), True)
         return 2
     try:
-        if is_bids:
-            scans, folder = bids_scans(chosen)
-            problems, single = {}, False
-        else:
-            if chosen.output:
-                refuse_file_in_the_way(chosen.output)
-            scans, problems, left_out, single = find_scans(chosen.inputs, chosen.output, parameters, chosen.confidence)
-            folder = chosen.output or Path()
-            single = single and not chosen.dask
-            if left_out:
-                tell(f"{left_out} of the images are results of earlier runs and left out.", True)
-        for argument, problem in problems.items():
-            tell(f"{argument}: {problem}", True)
-        work = Work(
-            parameters,
-            chosen.confidence,
-            overwrite=chosen.overwrite or not single,
-            orientation=orientation,
-            series=chosen.series,
-            accept_unlikely=chosen.accept_unlikely,
-        )
-        table = None if single or not scans else Path(folder) / summary.FILE
-        batch = Batch(scans, work, table, tell, chosen.jobs, again=chosen.overwrite, debug=chosen.debug)
-        with signs_of_life(batch) if chosen.dask or chosen.jobs > 1 else nullcontext(), closing(Reader()) as reader:
-            batch.run(engine_of(chosen, single, reader))
+        found = find(chosen, request)
+        batch = batch_of(chosen, request, found)
+        elsewhere = chosen.dask or chosen.jobs > 1
+        with signs_of_life(batch) if elsewhere else nullcontext(), closing(Reader()) as reader:
+            batch.run(engine_of(chosen, found.single, reader))
     except SEBrainSegError as error:
-        tell(str(error), True)
+        print_line(str(error), True)
         return 1
     except KeyboardInterrupt:
-        tell("interrupted; finished scans are complete, and the same command goes on with the others.", True)
+        print_line("interrupted; finished scans are complete, and the same command goes on with the others.", True)
         return 130
-    failed, count = batch.failed + len(problems), batch.count + len(problems)
+    failed, count = batch.failed + len(found.problems), batch.count + len(found.problems)
     if failed and count > 1:
-        tell(f"{failed} of {count} inputs were not segmented.", True)
+        print_line(f"{failed} of {count} inputs were not segmented.", True)
     return 1 if failed else 0
-
-
-def bids_scans(chosen):
-    """Return the scans of a BIDS dataset and the folder of its derivatives, which is made; tell what is left out."""
-    source, folder = (local(each) for each in chosen.inputs[:2])
-    refuse_file_in_the_way(folder)
-    scans, left_out = bids.scans_of(
-        source, folder, chosen.participant_label, chosen.session_label, chosen.confidence, chosen.skip_bids_validation
-    )
-    bids.describe(source, folder, chosen.overwrite)
-    if left_out:
-        tell(left_out, True)
-    return scans, folder

@@ -3,12 +3,17 @@
 import csv
 import os
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING, Optional
 
 from ..analysis.volume_table import WHOLE
 from ..errors import SEBrainSegError
 from ..files.folder_lock import turn
 from ..files.results import BESIDE
+
+if TYPE_CHECKING:
+    from .inputs import Scan
 
 FILE = "sebrainseg.csv"
 
@@ -19,14 +24,14 @@ COLUMNS = ("input", "network", "status", "seconds", "reason")
 SEGMENTED, SKIPPED, FAILED = "segmented", "skipped", "failed"
 
 
-def volumes_in(table):
+def volumes_in(table: Path) -> dict[str, float]:
     """Return ml by structure of a table that :func:`~.results.write_volumes` wrote, or its counterpart with tabs.
 
     Raises:
         SEBrainSegError: it cannot be read, or is something else.
     """
     volumes = {}
-    for row in rows_in(table):
+    for row in _rows_of(table):
         try:
             sides = {side: row[f"{side}_ml"] for side in ("left", "right") if row[f"{side}_ml"] not in ("", "n/a")}
             if row["structure"] == WHOLE:
@@ -40,17 +45,17 @@ def volumes_in(table):
     return volumes
 
 
-def remarks_in(table):
+def remarks_in(table: Path) -> list[str]:
     """Return the remarks of such a table, a text for each structure that has one.
 
     Raises:
         SEBrainSegError: it cannot be read.
     """
-    remarks = ((row.get("structure"), row.get("remark")) for row in rows_in(table))
+    remarks = ((row.get("structure"), row.get("remark")) for row in _rows_of(table))
     return [f"{structure}: {remark}" for structure, remark in remarks if remark not in (None, "", "n/a")]
 
 
-def rows_in(table):
+def _rows_of(table: Path) -> list[dict[str, str]]:
     """Return the rows of a table of volumes.
 
     Raises:
@@ -66,8 +71,26 @@ def rows_in(table):
         raise SEBrainSegError(f"The table {table} cannot be read ({reason}).") from None
 
 
-def row_of(scan, network, status, seconds=None, reason="", volumes=None, remarks=()):
-    """Return the row of a scan as a dictionary."""
+def row_of(
+    scan: "Scan",
+    network: str,
+    status: str,
+    seconds: Optional[float] = None,
+    reason: str = "",
+    volumes: Optional[dict[str, float]] = None,
+    remarks: Iterable[str] = (),
+) -> dict[str, str]:
+    """Return the row of a scan.
+
+    Args:
+        scan: a :class:`~.inputs.Scan`.
+        network: what segmented it, as :func:`.inputs.results_name`.
+        status: :data:`SEGMENTED`, :data:`SKIPPED` or :data:`FAILED`.
+        seconds: wall time that it took; ``None`` if it was not begun.
+        reason: one sentence that says why it failed.
+        volumes: ml by structure.
+        remarks: what is unusual about the result.
+    """
     row = {
         "input": scan.entry,
         "network": network,
@@ -80,7 +103,7 @@ def row_of(scan, network, status, seconds=None, reason="", volumes=None, remarks
     return row
 
 
-def read_rows(path):
+def read_rows(path: Path) -> dict[tuple[str, str], dict[str, str]]:
     """Return the rows of a summary by input and network; none if there is no such file.
 
     Raises:
@@ -99,7 +122,7 @@ def read_rows(path):
         raise SEBrainSegError(f"The summary {path} cannot be read ({reason}).") from None
 
 
-def update(path, rows):
+def update(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Put rows into a summary, in the place of those of the same scans and network; the others stay.
 
     The file is read again each time, and runs take turns, so that several may share it.
@@ -113,12 +136,12 @@ def update(path, rows):
             kept = read_rows(path)
             for row in rows:
                 kept[row["input"], row["network"]] = row
-            rewrite(path, kept.values())
+            _rewrite(path, kept.values())
     except OSError as error:
         raise SEBrainSegError(f"The summary {path} cannot be written ({error.strerror}).") from None
 
 
-def rewrite(path, rows):
+def _rewrite(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """Write a summary anew, in whole or not at all."""
     columns = dict.fromkeys(COLUMNS)
     for row in rows:

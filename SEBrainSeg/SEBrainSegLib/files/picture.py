@@ -7,7 +7,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..choices.structures import structures as brain_structures
-from ..inference.geometry import BRAIN_SPACING, VIEWS, conform, corners
+from ..choices.vocabulary import slice_axis
+from ..inference.geometry import BRAIN_SPACING, conform, corners
 from ..inference.head_region import head_box
 from ..inference.intensities import normalise
 from ..inference.preparation import stack
@@ -61,7 +62,7 @@ def outlined(labels):
 
 def slice_of(array, view, position):
     """One slice, upright: superior (or anterior) at the top; the patient's left, or posterior, at the right."""
-    return np.take(array, position, axis=VIEWS[view])[::-1, ::-1]
+    return np.take(array, position, axis=slice_axis(view))[::-1, ::-1]
 
 
 def positions_of_interest(labels, structures):

@@ -6,8 +6,9 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from ..choices.vocabulary import slice_axis
 from ..networks.model_file import Model
-from .geometry import BRAIN_SPACING, VIEWS
+from .geometry import BRAIN_SPACING
 from .slices import MULTIPLE, Array, largest_probability, logits_of_slices, padded_size, slices_of
 
 Box = tuple[slice, ...]  # along S, A and R
@@ -54,7 +55,7 @@ def brain_box(
         batch_done: called after every batch.
         confidence: the slices that are labelled are added to it.
     """
-    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    axis, slices = slice_axis(model.view), slices_of(array, model.view)
     spacing = [(model.spacing or BRAIN_SPACING)[each] for each in _axes_of_slices(axis)]
     distance = max(1, round(_SLICE_DISTANCE / spacing[0]))
     row_margin, column_margin = (int(np.ceil(_MARGIN / each)) for each in spacing[1:])

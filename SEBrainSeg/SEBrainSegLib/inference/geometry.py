@@ -11,10 +11,6 @@ from ..errors import SEBrainSegError
 from ..lazy import sitk
 from .intensities import air, finite, without_fill, without_hot_voxels
 
-# The array axis along which the slices of a view are stacked.
-VIEWS = {"coronal": 1, "axial": 0, "sagittal": 2}
-
-
 # SimpleITK's world is LPS; that of Slicer, of NIfTI and of the conformed grid is RAS. The change is its own inverse.
 LPS_TO_RAS = np.diag((-1.0, -1.0, 1.0, 1.0))
 

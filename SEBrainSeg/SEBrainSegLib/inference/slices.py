@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from ..choices.vocabulary import View, slice_axis
 from ..networks.architectures import Unpooling
 from ..networks.classes import unsided_classes
 from ..networks.model_file import Model
 from . import devices
 from .excitation_recorder import Recorder
-from .geometry import VIEWS
 
 MULTIPLE = 16  # four max poolings halve a slice four times
 
@@ -45,7 +45,7 @@ class Prediction:
 
 def slices_of(array: Array, view: str) -> torch.Tensor:
     """Return the slices of an array or tensor ``[S, A, R]`` in a direction, a tensor ``(N, H, W)``, without copying."""
-    return torch.as_tensor(array).movedim(VIEWS[view], 0)
+    return torch.as_tensor(array).movedim(slice_axis(view), 0)
 
 
 def padded_size(size: Sequence[int]) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ def classify_volume(
     Raises:
         SEBrainSegError: the network has no such SE block.
     """
-    axis = VIEWS[models[0].view]
+    axis = View(models[0].view).axis
     shape = tuple(slices_of(array, models[0].view).shape)
     recorder = Recorder(models[0].network, excitation, shape) if excitation else None
     with recorder or contextlib.nullcontext():
@@ -110,7 +110,7 @@ def classify_in_view(
     Returns:
         ``(classes, confidence)``, both ``[S, A, R]``.
     """
-    axis, slices = VIEWS[model.view], slices_of(array, model.view)
+    axis, slices = slice_axis(model.view), slices_of(array, model.view)
     classes = torch.zeros(slices.shape, dtype=_class_dtype(model), device=device)
     probabilities = torch.zeros(slices.shape, device=device) if confidence else None
     for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
@@ -151,7 +151,7 @@ def classify_in_views(
     votes = torch.zeros((count, *array.shape), dtype=torch.uint8, device=device)
     unsided = torch.from_numpy(unsided_classes()[:count].astype(np.int64)).to(device)
     for number, model in enumerate(models):
-        in_slices, slices = votes.movedim(VIEWS[model.view] + 1, 0), slices_of(array, model.view)
+        in_slices, slices = votes.movedim(slice_axis(model.view) + 1, 0), slices_of(array, model.view)
         for first, logits in logits_of_slices(model.network, slices, device, model.smoothing):
             last = first + len(logits)
             if recorder is not None and number == 0:

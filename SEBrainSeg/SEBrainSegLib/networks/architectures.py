@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from .squeeze_excitation import AGGREGATIONS, recalibration
+from ..choices.vocabulary import Aggregation, Architecture, Variant
+from .squeeze_excitation import known, recalibration
 
 PLACEMENTS = ("encoder", "decoder", "both", "all")
 
@@ -71,9 +72,9 @@ class EncoderDecoder(nn.Module):
         width: channels of every level (the paper: 64).
         kernel: odd kernel size (the paper: 5).
         depth: number of encoders and of decoders (the paper: 4).
-        se: ``"none"``, ``"cse"``, ``"sse"`` or ``"scse"``.
+        se: a value of :class:`~.vocabulary.Variant`.
         reduction: the reduction ratio r of cSE.
-        aggregation: how scSE joins its branches, one of ``squeeze_excitation.AGGREGATIONS``.
+        aggregation: how scSE joins its branches, a value of :class:`~.vocabulary.Aggregation`.
         placement: the blocks that an SE block follows: ``"encoder"``, ``"decoder"``, ``"both"`` (the paper) or
             ``"all"``, the bottleneck too.
         se_bias: whether SE layers carry biases.
@@ -109,8 +110,7 @@ class EncoderDecoder(nn.Module):
         self.slices = slices
         if kernel % 2 == 0:
             raise ValueError(f"The kernel size must be odd to keep the size of a slice, not {kernel}.")
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
+        aggregation = known(Aggregation, aggregation, "aggregation").value
         if placement not in PLACEMENTS:
             raise ValueError(f"Unknown placement '{placement}': choose one of {', '.join(PLACEMENTS)}.")
         self.check(se, aggregation)
@@ -173,7 +173,7 @@ class Unpooling(EncoderDecoder):
 
     def check(self, se: str, aggregation: str) -> None:
         """Raise :class:`ValueError` for concatenation: unpooling needs as many channels as were pooled."""
-        if se == "scse" and aggregation == "concatenation":
+        if Variant(se) is Variant.SCSE and aggregation == Aggregation.CONCATENATION.value:
             raise ValueError("Concatenation doubles the channels, which max-unpooling cannot take; use it with U-Net.")
 
     def pool(self, skip: torch.Tensor) -> tuple[torch.Tensor, Optional[torch.Tensor]]:
@@ -208,7 +208,16 @@ class DenseNet(Unpooling):
         nn.init.constant_(self.encoders[0].convolutions.first[0].bias, 2.0)  # type: ignore[index,union-attr]
 
 
-NETWORKS = {"unet": UNet, "sdnet": SDNet, "densenet": DenseNet}
+NETWORKS = {Architecture.UNET: UNet, Architecture.SDNET: SDNet, Architecture.DENSENET: DenseNet}
+
+
+def network_class(architecture):
+    """Return the class of an :class:`~.vocabulary.Architecture` or of its value.
+
+    Raises:
+        ValueError: there is no such architecture.
+    """
+    return NETWORKS[known(Architecture, architecture, "architecture")]
 
 
 def parameters(network: nn.Module) -> int:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SEBrainSegError
 from ..resources import resource
+from ..translation import tr as _
 
 if TYPE_CHECKING:
     from ..choices.parameters import Parameters
@@ -25,7 +26,7 @@ def checksums() -> dict[str, str]:
         with open(resource("Models/checksums.csv"), newline="", encoding="utf-8") as file:
             return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
     except FileNotFoundError as error:
-        raise SEBrainSegError(str(error)) from None
+        raise SEBrainSegError(error.args[0]) from None
 
 
 def names() -> tuple[str, ...]:
@@ -66,11 +67,6 @@ def facts(parameters: "Parameters") -> Optional[Facts]:
         return None
     dice, seconds = (float(row[name]) if row[name] else None for name in (f"dice_{parameters.protocol}", "seconds"))
     return Facts(int(row["parameters"]), float(row["increase_percent"]), dice, seconds)
-
-
-# The conventions of drawing the structures that the bundled networks know, in the order of the classifier's rows:
-# that of Neuromorphometrics' manual labels and FreeSurfer's.
-PROTOCOLS = ("manual", "freesurfer")
 
 
 def model_name(architecture: str, se: str, view: str) -> str:
@@ -115,18 +111,28 @@ def load(architecture: str, se: str, view: str, protocol: str = "freesurfer") ->
     name, listed = model_name(architecture, se, view), checksums()
     if name not in listed:
         choices = ", ".join(model[: -len(".pt")] for model in listed)
-        raise SEBrainSegError(f"There is no bundled network {name[: -len('.pt')]}; choose one of {choices}.")
+        raise SEBrainSegError(
+            _("There is no bundled network {name}; choose one of {choices}.").format(
+                name=name.removesuffix(".pt"), choices=choices
+            )
+        )
     try:
         content = resource(f"Models/{name}").read_bytes()
     except OSError:
-        raise SEBrainSegError(f"The model file {name} is missing or unreadable; install SEBrainSeg again.") from None
+        raise SEBrainSegError(
+            _("The model file {name} is missing or unreadable; install SEBrainSeg again.").format(name=name)
+        ) from None
     if hashlib.sha256(content).hexdigest() != listed[name]:
-        raise SEBrainSegError(f"The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.")
+        raise SEBrainSegError(
+            _("The model file {name} is damaged (its SHA-256 is wrong); install SEBrainSeg again.").format(name=name)
+        )
     corrections = corrections_of(name, listed[name])
     try:
         return read_model(content, protocol, corrections)
     except SEBrainSegError:
-        raise SEBrainSegError(f"The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.") from None
+        raise SEBrainSegError(
+            _("The model file {name} is no network of SEBrainSeg; install SEBrainSeg again.").format(name=name)
+        ) from None
 
 
 def list_checksums(folder: Path) -> None:

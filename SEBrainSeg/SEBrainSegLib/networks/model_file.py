@@ -15,7 +15,7 @@ import torch
 
 from ..choices.structures import Structure, rows_of, structures, table_of
 from ..errors import SEBrainSegError
-from .architectures import NETWORKS
+from .architectures import network_class
 from .classes import class_of_label
 
 # What a damaged or foreign file makes torch.load and the networks raise.
@@ -137,7 +137,7 @@ def read_model(
             table = table_of(stored["structures"])
             if len(table) + 1 != configuration["classes"]:
                 raise ValueError("as many structures as classes")
-        network = NETWORKS[configuration.pop("architecture")](**configuration)
+        network = network_class(configuration.pop("architecture"))(**configuration)
         network.load_state_dict(weights)
         return Model(
             network.eval(),

@@ -1,19 +1,16 @@
 """Squeeze & excitation blocks: cSE, sSE and scSE (Roy et al., IEEE TMI 2019, section III).
 
 Every block maps a feature map ``U`` of shape ``(N, C, H, W)`` to a recalibrated one of the same shape, save scSE with
-concatenation, which doubles the channels.
+concatenation, which doubles the channels. ``out_channels`` of a block says how many channels it gives.
 """
 
 from collections.abc import Mapping
-from typing import Optional
+from typing import Optional, Union
 
 import torch
 from torch import nn
 
-VARIANTS = ("none", "cse", "sse", "scse")
-
-
-AGGREGATIONS = ("max", "addition", "multiplication", "concatenation")
+from ..choices.vocabulary import Aggregation, Variant, values
 
 
 class ChannelSE(nn.Module):
@@ -34,6 +31,7 @@ class ChannelSE(nn.Module):
         squeezed = max(1, channels // reduction)
         self.w1 = nn.Linear(channels, squeezed, bias=bias)
         self.w2 = nn.Linear(squeezed, channels, bias=bias)
+        self.out_channels = channels
         # A module, so that whoever wants to see the gates can hook it.
         self.gate = nn.Sigmoid()
 
@@ -57,6 +55,7 @@ class SpatialSE(nn.Module):
     def __init__(self, channels: int, bias: bool = True) -> None:
         super().__init__()
         self.w = nn.Conv2d(channels, 1, kernel_size=1, bias=bias)
+        self.out_channels = channels
         self.gate = nn.Sigmoid()
 
     def excitation(self, u: torch.Tensor) -> torch.Tensor:
@@ -65,6 +64,15 @@ class SpatialSE(nn.Module):
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         return u * self.excitation(u)
+
+
+# How scSE joins its branches, two tensors of one shape.
+AGGREGATE = {
+    Aggregation.MAX: torch.maximum,
+    Aggregation.ADDITION: torch.add,
+    Aggregation.MULTIPLICATION: torch.mul,
+    Aggregation.CONCATENATION: lambda by_channel, by_space: torch.cat((by_channel, by_space), dim=1),
+}
 
 
 class ChannelSpatialSE(nn.Module):
@@ -76,33 +84,66 @@ class ChannelSpatialSE(nn.Module):
     Args:
         channels: C, at least 1.
         reduction: r of the cSE branch.
-        aggregation: one of :data:`AGGREGATIONS`; concatenation gives 2C channels.
+        aggregation: an :class:`~.vocabulary.Aggregation` or its value; concatenation gives 2C channels.
         bias: whether both branches carry biases.
+
+    Raises:
+        ValueError: the aggregation is unknown.
     """
 
-    def __init__(self, channels: int, reduction: int = 2, aggregation: str = "max", bias: bool = True) -> None:
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        aggregation: Union[Aggregation, str] = Aggregation.MAX,
+        bias: bool = True,
+    ) -> None:
         super().__init__()
-        if aggregation not in AGGREGATIONS:
-            raise ValueError(f"Unknown aggregation '{aggregation}': choose one of {', '.join(AGGREGATIONS)}.")
-        self.aggregation = aggregation
+        aggregation = known(Aggregation, aggregation, "aggregation")
+        self.join = AGGREGATE[aggregation]
         self.channel = ChannelSE(channels, reduction, bias)
         self.spatial = SpatialSE(channels, bias)
+        self.out_channels = 2 * channels if aggregation is Aggregation.CONCATENATION else channels
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
-        by_channel, by_space = self.channel(u), self.spatial(u)
-        if self.aggregation == "max":
-            return torch.maximum(by_channel, by_space)
-        if self.aggregation == "addition":
-            return by_channel + by_space
-        if self.aggregation == "multiplication":
-            return by_channel * by_space
-        return torch.cat((by_channel, by_space), dim=1)
+        return self.join(self.channel(u), self.spatial(u))
+
+
+# The block of every variant but "none", from its channels, reduction ratio, aggregation and bias.
+BLOCKS = {
+    Variant.CSE: lambda channels, reduction, aggregation, bias: ChannelSE(channels, reduction, bias),
+    Variant.SSE: lambda channels, reduction, aggregation, bias: SpatialSE(channels, bias),
+    Variant.SCSE: ChannelSpatialSE,
+}
+
+
+def known(choices, value, what):
+    """Return the member of an enum.
+
+    Raises:
+        ValueError: there is none of this value.
+    """
+    try:
+        return choices(value)
+    except ValueError:
+        raise ValueError(f"Unknown {what} '{value}': choose one of {', '.join(values(choices))}.") from None
 
 
 def recalibration(
-    se: str, channels: int, reduction: int = 2, aggregation: str = "max", bias: bool = True
+    se: Union[Variant, str],
+    channels: int,
+    reduction: int = 2,
+    aggregation: Union[Aggregation, str] = Aggregation.MAX,
+    bias: bool = True,
 ) -> tuple[Optional[nn.Module], int]:
-    """Build the block named ``se`` for feature maps of ``channels`` channels.
+    """Build the SE block of a variant.
+
+    Args:
+        se: a :class:`~.vocabulary.Variant` or its value.
+        channels: of the feature maps that it recalibrates.
+        reduction: the reduction ratio r of cSE.
+        aggregation: how scSE joins its branches, an :class:`~.vocabulary.Aggregation` or its value.
+        bias: whether its layers carry biases.
 
     Args:
         se: one of :data:`VARIANTS`.
@@ -115,18 +156,13 @@ def recalibration(
         ``(block, out_channels)``; ``block`` is ``None`` for ``"none"``.
 
     Raises:
-        ValueError: ``se`` is none of :data:`VARIANTS`.
+        ValueError: there is no such variant or aggregation.
     """
-    if se == "none":
+    variant = known(Variant, se, "squeeze & excitation variant")
+    if variant is Variant.NONE:
         return None, channels
-    if se == "cse":
-        return ChannelSE(channels, reduction, bias), channels
-    if se == "sse":
-        return SpatialSE(channels, bias), channels
-    if se == "scse":
-        out_channels = 2 * channels if aggregation == "concatenation" else channels
-        return ChannelSpatialSE(channels, reduction, aggregation, bias), out_channels
-    raise ValueError(f"Unknown squeeze & excitation variant '{se}': choose one of {', '.join(VARIANTS)}.")
+    block = BLOCKS[variant](channels, reduction, aggregation, bias)
+    return block, block.out_channels
 
 
 # Layer names in the authors' package `squeeze_and_excitation`, and here.

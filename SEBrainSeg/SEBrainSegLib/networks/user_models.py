@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ..errors import SEBrainSegError
+from ..translation import tr as _
 
 if TYPE_CHECKING:
     from .model_file import Model
@@ -28,8 +29,10 @@ def path_of(model: str) -> Path:
     """
     path = Path(model) if str(model).endswith(".pt") else folder() / f"{model}.pt"
     if not path.is_file():
-        known = f"choose one of {', '.join(names())}" if names() else f"there is none in {folder()}"
-        raise SEBrainSegError(f"There is no trained model '{model}': {known}.")
+        text = _("There is no trained model '{model}': there is none in {folder}.")
+        if names():
+            text = _("There is no trained model '{model}': choose one of {names}.")
+        raise SEBrainSegError(text.format(model=model, folder=folder(), names=", ".join(names())))
     return path
 
 
@@ -49,6 +52,10 @@ def load(model: str, protocol: Optional[str] = None) -> "Model":
     try:
         return read_model(path.read_bytes(), protocol)
     except OSError as error:
-        raise SEBrainSegError(f"The model file {path} cannot be read ({error.strerror}).") from None
+        raise SEBrainSegError(
+            _("The model file {path} cannot be read ({reason}).").format(path=path, reason=error.strerror)
+        ) from None
     except SEBrainSegError:
-        raise SEBrainSegError(f"{path} is no model file of SEBrainSeg, or it is damaged; train it again.") from None
+        raise SEBrainSegError(
+            _("{path} is no model file of SEBrainSeg, or it is damaged; train it again.").format(path=path)
+        ) from None

@@ -4,6 +4,7 @@ import numpy as np
 import vtk
 from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
+from ..choices.vocabulary import Variant
 from ..lazy import sitk
 from ..translation import tr as _
 from . import slice_views
@@ -89,7 +90,7 @@ def find_maps(volume, parameters, block, confidence):
     :func:`add_maps`, or ``()`` if any is missing."""
     found = {kind: find(volume, kind, parameters) for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")}
     confident, spatial, channels = found.values()
-    spatially, by_channels = (parameters.se in names for names in (("sse", "scse"), ("cse", "scse")))
+    spatially, by_channels = Variant(parameters.se).spatial, Variant(parameters.se).by_channel
     if parameters.model:
         # Whatever blocks it has: its excitation was added whole.
         spatially, by_channels = spatial is not None, spatial is None or channels is not None

@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from ..errors import SEBrainSegError
 from ..lazy import sitk
+from ..translation import joined
 from ..translation import tr as _
 from . import handover, surfaces
 
@@ -152,8 +153,8 @@ class BackgroundSegmentation:
         if not isinstance(fields, dict) or self.was_cancelled:
             return
         if "progress" in fields:
-            self.progress(float(fields["progress"]), str(fields.get("message", "")))
-        self.error = str(fields.get("error", self.error))
+            self.progress(float(fields["progress"]), str(joined(fields.get("message", ""))))
+        self.error = str(joined(fields.get("error", self.error)))
         self.unlikely = bool(fields.get("unlikely", self.unlikely))
         if "segmentations" in fields or "surfaces" in fields:
             self.answer = fields

@@ -8,6 +8,8 @@ segmentations, all as in :mod:`.handover`. It tells how it goes in lines of JSON
   followed by exit status 1,
 - ``{"segmentations": [...]}``, followed by exit status 0.
 
+Messages and errors travel as :func:`.translation.parts` has them, so that Slicer can translate them.
+
 Its stdin says that the parent lives: once that closes, the process ends. It is cancelled by killing it or, where a
 launcher stands between, by killing that, which closes its stdin.
 """
@@ -23,6 +25,8 @@ from pathlib import Path
 from ..choices.job import Job
 from ..errors import SEBrainSegError, UnlikelyError
 from ..inference import memory, threads
+from ..translation import parts
+from ..translation import tr as _
 
 
 def parser():
@@ -61,7 +65,9 @@ def read(folder):
         image = sitk.ReadImage(str(folder / handover.VOLUME))
         return image, Job.from_json((folder / handover.JOB).read_text(encoding="utf-8"))
     except (OSError, RuntimeError, ValueError, TypeError, KeyError):
-        raise SEBrainSegError(f"What was handed over in {folder} cannot be read; segment the volume again.") from None
+        raise SEBrainSegError(
+            _("What was handed over in {folder} cannot be read; segment the volume again.").format(folder=folder)
+        ) from None
 
 
 def write(folder, segmentations):
@@ -71,7 +77,9 @@ def write(folder, segmentations):
     try:
         return handover.write(folder, segmentations)
     except RuntimeError:
-        raise SEBrainSegError(f"The labels cannot be written to {folder}; the disk may be full.") from None
+        raise SEBrainSegError(
+            _("The labels cannot be written to {folder}; the disk may be full.").format(folder=folder)
+        ) from None
 
 
 def load_run():
@@ -81,7 +89,7 @@ def load_run():
     except ModuleNotFoundError as error:
         if error.name != "torch":
             raise
-        raise SEBrainSegError("PyTorch is not installed; install it in Slicer's module PyTorch Utils.") from None
+        raise SEBrainSegError(_("PyTorch is not installed; install it in Slicer's module PyTorch Utils.")) from None
     return run
 
 
@@ -95,11 +103,11 @@ def segment(folder, tell):
     job.checked()
     found = ()
     if job.choices:
-        tell(progress=0.0, message="Loading PyTorch")
+        tell(progress=0.0, message=parts(_("Loading PyTorch")))
         # Comparing takes little, and comes at the end.
         share = 0.97 if job.compared else 1.0
         found = load_run()(
-            image, job, progress=lambda fraction, message: tell(progress=share * fraction, message=message)
+            image, job, progress=lambda fraction, message: tell(progress=share * fraction, message=parts(message))
         )
     if job.compared:
         compare(folder, job, found, tell)
@@ -117,12 +125,15 @@ def compare(folder, job, found, tell):
 
     segmentations = job.in_order(found, handover.read_known(folder))
     compared = comparison.compare(
-        segmentations, lambda fraction: tell(progress=0.97 + 0.03 * fraction, message="Comparing the segmentations")
+        segmentations,
+        lambda fraction: tell(progress=0.97 + 0.03 * fraction, message=parts(_("Comparing the segmentations"))),
     )
     try:
         handover.write_differences(folder, compared)
     except (OSError, RuntimeError):
-        raise SEBrainSegError(f"The comparison cannot be written to {folder}; the disk may be full.") from None
+        raise SEBrainSegError(
+            _("The comparison cannot be written to {folder}; the disk may be full.").format(folder=folder)
+        ) from None
 
 
 def talk(work, argv=None):
@@ -139,12 +150,13 @@ def talk(work, argv=None):
     try:
         work(parser().parse_args(argv).folder, tell)
     except SEBrainSegError as error:
-        tell(error=str(error), **{"unlikely": True} if isinstance(error, UnlikelyError) else {})
+        tell(error=parts(error.sentence), **{"unlikely": True} if isinstance(error, UnlikelyError) else {})
         return 1
     except Exception as error:
         traceback.print_exc()
         reason = " ".join(str(error).split()) or "no reason given"
-        tell(error=f"The segmentation failed unexpectedly ({type(error).__name__}: {reason}).")
+        sentence = _("The segmentation failed unexpectedly ({kind}: {reason}).")
+        tell(error=parts(sentence.format(kind=type(error).__name__, reason=reason)))
         return 1
     return 0
 

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 
 from ..choices.structures import structures
+from ..choices.vocabulary import Protocol, slice_axis
 from ..errors import SEBrainSegError
-from ..inference.geometry import BRAIN_SPACING, VIEWS
+from ..inference.geometry import BRAIN_SPACING
 from ..inference.slices import slices_of
-from ..networks.bundled import PROTOCOLS
 from ..networks.classes import mirrored_classes, unsided_classes
 from .batches import Sample, ValidationSlices
 from .deformation import linear, nearest, slice_positions
@@ -34,8 +34,9 @@ VALIDATION_STRIDE = 8  # mm
 NARROWEST = 3.0  # mm that the walls of ventricles move inwards at most
 
 
-# Two conventions of drawing the same structures; a network learns a classifier for each (bundled.PROTOCOLS).
-MANUAL, FREESURFER = 0, 1
+# Two conventions of drawing the same structures; a network learns a classifier for each.
+PROTOCOLS = Protocol.in_rows()
+MANUAL, FREESURFER = Protocol.MANUAL.row, Protocol.FREESURFER.row
 
 
 def count_classes(scans: Sequence[Any], classes: int) -> np.ndarray:
@@ -112,7 +113,7 @@ class BrainRecipe:
         labelled = real or protocol == MANUAL
         sources: Sequence[Any] = self.scans_of[PROTOCOLS[protocol]] if labelled else self.heads
         source = sources[int(rng.integers(len(sources)))]
-        normal = VIEWS[self.view]
+        normal = slice_axis(self.view)
         if cropped:
             offset, shift = rng.normal(0, CROP_SPREAD), rng.normal(0, 6, 2)
         else:

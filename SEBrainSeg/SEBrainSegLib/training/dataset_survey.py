@@ -7,8 +7,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..choices.structures import IGNORED, Structure
+from ..choices.vocabulary import slice_axis
 from ..errors import SEBrainSegError
-from ..inference.geometry import VIEWS
 from .pairs import Pair, is_flat, read_pair
 
 # Intensities below this in every scan are Hounsfield units of air: no other usual unit goes there.
@@ -127,7 +127,7 @@ def are_flat(surveys: Sequence[PairSurvey]) -> bool:
 def median_spacing(surveys: Sequence[PairSurvey], view: str) -> tuple[float, float, float]:
     """Return the grid to train on, mm along ``[S, A, R]``: the median voxel, with square pixels in a slice."""
     spacing = np.median([each.spacing for each in surveys if each.spacing], axis=0)
-    in_plane = [axis for axis in range(3) if axis != VIEWS[view]]
+    in_plane = [axis for axis in range(3) if axis != slice_axis(view)]
     spacing[in_plane] = spacing[in_plane].min()
     superior, anterior, right = (round(float(value), 3) for value in spacing)
     return superior, anterior, right

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..inference.geometry import VIEWS
+from ..choices.vocabulary import slice_axis
 
 
 def smooth_noise(rng: np.random.Generator, channels: int, shape: tuple[int, int], cells: int) -> torch.Tensor:
@@ -59,7 +59,7 @@ def slice_positions(
     Returns:
         float32 tensor ``(3, slices, rows, columns)`` of fractional ``(S, A, R)`` indices.
     """
-    normal = VIEWS[view]
+    normal = slice_axis(view)
     in_plane = [axis for axis in range(3) if axis != normal]
     positions = torch.zeros((3, slices, *shape))
     rows = torch.arange(shape[0], dtype=torch.float32) - (shape[0] - 1) / 2 + shift[0]

@@ -9,8 +9,8 @@ import SimpleITK as sitk
 import torch
 
 from ..choices.structures import Structure
+from ..choices.vocabulary import slice_axis
 from ..errors import SEBrainSegError
-from ..inference.geometry import VIEWS
 from ..inference.preparation import prepare
 from ..inference.slices import slices_of
 from ..networks.classes import class_of_label, class_type, mirrored_classes
@@ -109,7 +109,7 @@ class GeneralRecipe:
         self.scans, self.view = scans, view
         self.held_out: Sequence[Any] = held_out
         self.table, self.spacing, self.window = table, spacing, window
-        normal = VIEWS[view]
+        normal = slice_axis(view)
         in_plane = [axis for axis in range(3) if axis != normal]
         # Voxels a pixel: slices may be further apart than pixels, and a 2D image has no other plane.
         self.stretch = [1.0, 1.0, 1.0]
@@ -153,7 +153,7 @@ class GeneralRecipe:
             cropped: whether it is a crop around a voxel of a structure, or a full slice through it.
         """
         scan = self.scans[int(rng.integers(len(self.scans)))]
-        size, normal = np.array(scan.image.shape), VIEWS[self.view]
+        size, normal = np.array(scan.image.shape), slice_axis(self.view)
         target = rng.uniform(0, size - 1)
         if scan.voxels and rng.random() < LABELLED:
             by_class = list(scan.voxels.values())

@@ -11,18 +11,16 @@ from typing import Any, Optional, Union
 import torch
 
 from ..choices.structures import LARGEST_LABEL, Structure, read_structures, structures
+from ..choices.vocabulary import Architecture, Variant, View, values
+from ..commandline.arguments import at_least_one, local_path
 from ..commandline.console import steady
-from ..commandline.inputs import local_path
 from ..errors import SEBrainSegError
 from ..files.names import shown
 from ..files.results import refuse_file_in_the_way
 from ..inference import devices, memory
-from ..inference.geometry import VIEWS
 from ..networks import user_models
-from ..networks.architectures import NETWORKS
 from ..networks.bundled import list_checksums, model_name
 from ..networks.model_file import UNREADABLE, full_precision, write_model
-from ..networks.squeeze_excitation import VARIANTS
 from . import intensity_patterns
 from .brain_recipe import BrainRecipe
 from .dataset_survey import (
@@ -46,13 +44,6 @@ from .training import TimeUp, fit
 EXPORTED = "exported.sha256"  # in the folder of a run: the model file that it made
 
 
-def _positive_integer(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number of at least 1")
-    return int(text)
-
-
 def _non_negative_number(text: str) -> float:
     """A number of at least 0."""
     try:
@@ -65,7 +56,7 @@ def _non_negative_number(text: str) -> float:
 
 
 def _local_text(text: str) -> str:
-    """A path as :func:`~.inputs.local_path` gives it, or a name, as text."""
+    """A path as :func:`~.arguments.local_path` gives it, or a name, as text."""
     return str(local_path(text))
 
 
@@ -74,9 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
     parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
     parser.add_argument("--structures", metavar="TABLE", type=local_path, help="CSV with columns LabelValue and Name")
-    parser.add_argument("--architecture", default="unet", choices=sorted(NETWORKS))
-    parser.add_argument("--se", default="scse", type=str.lower, choices=VARIANTS)
-    parser.add_argument("--view", default="coronal", choices=sorted(VIEWS), help="direction of slicing of 3D volumes")
+    parser.add_argument("--architecture", default="unet", choices=values(Architecture))
+    parser.add_argument("--se", default="scse", type=str.lower, choices=values(Variant))
+    parser.add_argument(
+        "--view", default="coronal", choices=values(View.planes()), help="direction of slicing of 3D volumes"
+    )
     parser.add_argument(
         "--output",
         metavar="MODEL",
@@ -101,9 +94,9 @@ def _parser() -> argparse.ArgumentParser:
         help="intensities that become 0 and 1 (default: Hounsfield units are recognised, others scaled scan by scan)",
     )
     parser.add_argument("--loss", default="plain", choices=LOSSES, help="the paper's are weighted, dice and both")
-    parser.add_argument("--width", type=_positive_integer, default=32, help="channels of every level (default 32)")
+    parser.add_argument("--width", type=at_least_one, default=32, help="channels of every level (default 32)")
     parser.add_argument(
-        "--steps", type=_positive_integer, default=2500, help="batches in all; equal for networks to be compared"
+        "--steps", type=at_least_one, default=2500, help="batches in all; equal for networks to be compared"
     )
     parser.add_argument(
         "--minutes", type=_non_negative_number, default=600.0, help="time budget; the same command resumes"

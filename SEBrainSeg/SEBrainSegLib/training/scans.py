@@ -70,7 +70,7 @@ class LabelledScan:
         tissues, tissue_ids, pattern: as in :class:`HeadLabels`; what is unlabelled inside of the brain is fluid.
         distance: float32 tensor, mm outside the brain (0 within), for painting a skull around a stripped brain.
         stripped: whether it shows a brain alone, without skull and scalp.
-        protocol: the convention that its labels follow, one of ``bundled.PROTOCOLS``.
+        protocol: the convention that its labels follow, a value of :class:`~.vocabulary.Protocol`.
         centre: mean position of the deep structures, in voxels.
         extent: first and last voxel of the brain along each axis, shape ``(3, 2)``.
     """

@@ -17,7 +17,8 @@ from torch.utils.data import DataLoader
 from ..errors import SEBrainSegError
 from ..inference import devices
 from ..inference.slices import logits_of_slices
-from ..networks.architectures import NETWORKS
+from ..networks.architectures import network_class
+from ..text import duration
 from .batches import Batches, Recipe, ValidationSlices
 from .losses import loss_named
 
@@ -189,14 +190,6 @@ def reestimate_statistics(network: torch.nn.Module, loader: Iterable, device: Un
         norm.momentum = momentum
 
 
-def duration(seconds: float) -> str:
-    """Return a time in words."""
-    for unit, length in (("h", 3600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
 def estimate(seconds: float, left: int, budget: float) -> str:
     """Say how long ``left`` batches of some seconds each will take, and whether that fits into ``budget`` seconds."""
     text = f"About {duration(seconds * left)} for {left} batches at {seconds:.2g} s each"
@@ -233,7 +226,7 @@ class Training:
         self.protocols = max(1, len(recipe.protocols))
         self.checkpoint, self.curve = folder / "checkpoint.pt", folder / "curve.csv"
         arguments = {key: value for key, value in configuration.items() if key != "architecture"}
-        self.network: torch.nn.Module = NETWORKS[configuration["architecture"]](**arguments)
+        self.network: torch.nn.Module = network_class(configuration["architecture"])(**arguments)
         if self.network.slices != recipe.slices:
             raise ValueError(f"The network takes {self.network.slices} slices, the recipe gives {recipe.slices}.")
         self.settings = {**configuration, "steps": steps, "seed": seed, "learning rate": peak, "loss": loss}
@@ -423,7 +416,7 @@ def fit(
     """Train one network; resumes from ``folder/checkpoint.pt`` if that exists.
 
     Args:
-        configuration: ``architecture`` (a key of ``NETWORKS``) and the arguments of that network.
+        configuration: ``architecture``, a value of :class:`~.vocabulary.Architecture`, and arguments of the network.
         recipe: what it is trained on.
         folder: where the checkpoint and ``curve.csv`` go.
         steps: batches in all; equal steps and seed give equal data in equal order.

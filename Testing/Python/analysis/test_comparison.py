@@ -13,8 +13,9 @@ from SEBrainSegLib.analysis.comparison import compare
 from SEBrainSegLib.analysis.remarks import Range, remarks
 from SEBrainSegLib.analysis.volume_table import volumes_of
 from SEBrainSegLib.choices.job import Job, excitation_blocks
-from SEBrainSegLib.choices.parameters import Parameters, Protocol, values
-from SEBrainSegLib.choices.structures import GROUPS, selected, structures
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.structures import Group, selected, structures
+from SEBrainSegLib.choices.vocabulary import Protocol, values
 from SEBrainSegLib.errors import Cancelled
 from SEBrainSegLib.inference.result import Segmentation
 from SEBrainSegLib.networks.bundled import facts
@@ -185,7 +186,7 @@ def test_structures_are_selected_by_name_side_group_or_label():
     assert names("Left Hippocampus") == names("left_hippocampus") == names("17") == ["Left Hippocampus"]
     assert names("amygdala,LEFT HIPPOCAMPUS") == ["Left Hippocampus", "Left Amygdala", "Right Amygdala"]
     assert len(names("deep grey matter")) == 16 and len(names("Ventricles")) == 6
-    assert sorted(name for group in GROUPS for name in names(group)) == sorted(names(""))
+    assert sorted(name for group in values(Group) for name in names(group)) == sorted(names(""))
     with pytest.raises(SEBrainSegError, match="no structure 'hipocampus': choose from .*Hippocampus"):
         selected("hipocampus")
 

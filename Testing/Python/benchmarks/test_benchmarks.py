@@ -463,7 +463,7 @@ def data(tmp_path, monkeypatch):
 ALL_WHITE = 2 * 2048 / (2048 + 32**3)
 
 
-def stubborn(label, protocols=bundled.PROTOCOLS, **arguments):
+def stubborn(label, protocols=("manual", "freesurfer"), **arguments):
     """A network that calls everything one structure: a list has one for each protocol."""
     network = UNet(classes=max(1, len(protocols)) * 32, width=8, **arguments)
     for weights in network.parameters():
@@ -473,7 +473,7 @@ def stubborn(label, protocols=bundled.PROTOCOLS, **arguments):
     return network.eval()
 
 
-def write_stubborn(path, label, protocols=bundled.PROTOCOLS, **arguments):
+def write_stubborn(path, label, protocols=("manual", "freesurfer"), **arguments):
     """Write the model file of a stubborn network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     network = stubborn(label, protocols, **arguments)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from SEBrainSegLib.choices.parameters import Architecture, Device, Parameters, Protocol, Variant, values
+from SEBrainSegLib.choices.job import Job
+from SEBrainSegLib.choices.parameters import Parameters
+from SEBrainSegLib.choices.vocabulary import Aggregation, Architecture, Device, Protocol, Variant
 from SEBrainSegLib.errors import SEBrainSegError
-from SEBrainSegLib.networks import architectures, bundled
-from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
+from SEBrainSegLib.networks import architectures, bundled, squeeze_excitation
 
 
 @pytest.fixture(autouse=True)
@@ -23,10 +24,23 @@ def installed(monkeypatch, tmp_path):
     return names
 
 
-def test_choices_are_those_of_the_networks():
-    assert values(Variant) == VARIANTS
-    assert set(values(Architecture)) == set(architectures.NETWORKS)
-    assert set(values(Protocol)) == set(bundled.PROTOCOLS)
+def test_every_choice_can_be_built():
+    assert {Variant.NONE, *squeeze_excitation.BLOCKS} == set(Variant)
+    assert set(squeeze_excitation.AGGREGATE) == set(Aggregation)
+    assert set(architectures.NETWORKS) == set(Architecture)
+
+
+def test_model_files_list_the_manual_protocol_first():
+    assert Protocol.in_rows() == ("manual", "freesurfer")
+    assert [Protocol.in_rows().index(each.value) for each in Protocol] == [each.row for each in Protocol]
+
+
+def test_a_choice_cannot_be_changed_behind_the_back_of_those_who_hold_it():
+    with pytest.raises(AttributeError):
+        Parameters().se = "none"
+    with pytest.raises(AttributeError):
+        Job().confidence = True
+    assert len({Parameters(se="scSE"), Parameters(se="scse")}) == 1
 
 
 @pytest.mark.parametrize("written", ["scSE", "scse", "SCSE", " scSE ", Variant.SCSE])

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from SEBrainSegLib.choices.structures import GROUPS, read_structures, structures
+from SEBrainSegLib.choices.structures import Group, read_structures, structures
+from SEBrainSegLib.choices.vocabulary import values
 from SEBrainSegLib.networks.classes import class_of_label, labels_of_classes, mirrored_classes, unsided_classes
 
 # FreeSurfer ids, left and right, then those of the midline.
@@ -49,7 +50,7 @@ def test_names_and_sides():
 
 
 def test_only_brain_structures_have_groups(tmp_path):
-    assert {structure.group for structure in structures()} == set(GROUPS)
+    assert {structure.group for structure in structures()} == set(values(Group))
     table = tmp_path / "table.csv"
     table.write_text("LabelValue,Name\n1,Hippocampus\n2,Left Hippocampus\n", encoding="utf-8")
     assert [structure.group for structure in read_structures(table)] == ["", ""]

@@ -57,14 +57,14 @@ def test_an_interruption_cancels_what_is_queued(tmp_path, client, monkeypatch, c
 
     client.run(hold)
     client.wait_for_workers(2)
-    tell = command_line.tell
+    tell = command_line.print_line
 
     def interrupted(line, failure):
         tell(line, failure)
         if "[1/20]" in line:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(command_line, "tell", interrupted)
+    monkeypatch.setattr(command_line, "print_line", interrupted)
     assert run("study", "-o", "out", "--dask", client.scheduler.address) == 130
     assert "the same command goes on" in capsys.readouterr().err
     go.touch()

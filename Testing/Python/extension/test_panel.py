@@ -21,9 +21,11 @@ import SimpleITK as sitk
 
 from SEBrainSegLib.analysis import volume_table
 from SEBrainSegLib.choices.parameters import Parameters
-from SEBrainSegLib.choices.structures import Code, Structure, structures
+from SEBrainSegLib.choices.structures import Code, Group, Structure, structures
+from SEBrainSegLib.choices.vocabulary import Variant
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.inference.result import Segmentation
+from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.panel import self_test
 from slicer_stand_ins import (  # noqa: F401
     MODULE,
@@ -50,6 +52,7 @@ from slicer_stand_ins import (  # noqa: F401
     vtk,
     widget_fixture,
 )
+from vocabularies import add_member
 
 LIVER = Structure(300, "Liver", (221, 130, 101), *3 * [Code("SCT", "10200004", "Liver")])
 
@@ -63,7 +66,7 @@ def test_widgets_that_the_code_uses_are_in_the_panel(application):
 
 
 # Lists whose entries come and go are filled by the code.
-LISTED = {"architecture", "model", "structures", "device", "block"}
+LISTED = {"architecture", "model", "structures", "device", "block", "compared"}
 
 
 def test_bound_widgets_are_fields_of_the_parameter_node(module, application):
@@ -679,7 +682,7 @@ def test_going_back_to_a_variant_shows_it_at_once(widget):
 
 def test_a_variant_that_was_deleted_is_computed_anew(widget):
     slicer.mrmlScene.RemoveNode(applied(widget))
-    assert not widget.ui.show3dButton.enabled and not widget.ui.cortexCheckBox.enabled
+    assert not widget.ui.show3dButton.enabled and not widget.groupBoxes[Group.CORTEX].enabled
     widget.ui.applyButton.click()
     assert Run.made.running
 
@@ -721,13 +724,13 @@ def test_structures_are_chosen_or_typed(widget):
 
 
 def test_compare_shows_table_and_disagreement(widget):
-    ui = widget.ui
+    ui, boxes = widget.ui, {variant.value: box for variant, box in widget.variantBoxes.items()}
     widget.parameterNode.volume = volume()
     view = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
-    assert ui.noneCheckBox.checked and ui.scseCheckBox.checked and ui.compareButton.enabled
-    ui.noneCheckBox.click()
+    assert boxes["none"].checked and boxes["scse"].checked and ui.compareButton.enabled
+    boxes["none"].click()
     assert not ui.compareButton.enabled and "two variants" in ui.compareButton.toolTip
-    ui.cseCheckBox.click()
+    boxes["cse"].click()
     ui.consensusCheckBox.click()
     ui.compareButton.click()
     assert [choice.se for choice in Run.made.started[1].choices] == ["cse", "scse"]
@@ -739,8 +742,36 @@ def test_compare_shows_table_and_disagreement(widget):
     slicer.mrmlScene.RemoveNode(table)
     assert ui.comparisonTableView.node is None and ui.comparisonTableView.isHidden()
     ui.networkComboBox.setCurrentText("DenseNet")
-    assert not ui.cseCheckBox.enabled and "No DenseNet cSE is bundled" in ui.cseCheckBox.toolTip
+    assert not boxes["cse"].enabled and "No DenseNet cSE is bundled" in boxes["cse"].toolTip
     assert not ui.compareButton.enabled
+
+
+def test_a_fifth_variant_and_a_sixth_group_are_in_the_panel(module, monkeypatch, request):
+    fifth = add_member(monkeypatch, Variant, "PSE", "pse", "pSE", True, False)
+    sixth = add_member(monkeypatch, Group, "EYES", "Eyes", "Eyes")
+    names = [*bundled.names(), "unet-pse-coronal"]
+    monkeypatch.setattr(bundled, "names", lambda: names)
+    widget = request.getfixturevalue("widget")
+    assert items(widget.ui.seComboBox) == ["none", "cSE", "sSE", "scSE", "pSE"]
+    assert [box.text for box in widget.variantBoxes.values()] == ["none", "cSE", "sSE", "scSE", "pSE"]
+    assert widget.groupBoxes[sixth].text == "Eyes" and "Eyes" in items(widget.ui.structuresComboBox)
+    widget.parameterNode.volume = volume()
+    assert widget.variantBoxes[fifth].enabled and not widget.variantBoxes[fifth].checked
+    widget.variantBoxes[fifth].click()
+    assert widget.parameterNode.compared == "none,scse,pse"
+    widget.ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["none", "scse", "pse"]
+    Run.made.finish()
+    widget.ui.seComboBox.setCurrentText("pSE")
+    assert "U-Net pSE" in widget.ui.resultLabel.text
+
+
+def test_variants_of_a_scene_that_are_not_known_here_are_passed_over(widget):
+    widget.parameterNode.volume = volume()
+    widget.parameterNode.compared = "none,tse,cse"
+    assert [variant.value for variant, box in widget.variantBoxes.items() if box.checked] == ["none", "cse"]
+    widget.ui.compareButton.click()
+    assert [choice.se for choice in Run.made.started[1].choices] == ["none", "cse"]
 
 
 def test_maps_are_shown(widget, monkeypatch):
@@ -767,19 +798,15 @@ def test_maps_are_shown(widget, monkeypatch):
 
 
 def test_groups_of_the_result_are_hidden_and_shown(widget):
-    ui = widget.ui
-    assert not ui.cortexCheckBox.enabled and "Segment a volume first" in ui.resultLabel.text
+    ui, cortex = widget.ui, widget.groupBoxes[Group.CORTEX]
+    assert not cortex.enabled and "Segment a volume first" in ui.resultLabel.text
     display = applied(widget).GetDisplayNode()
-    assert ui.cortexCheckBox.enabled and ui.cortexCheckBox.checked
-    ui.cortexCheckBox.click()
+    assert cortex.enabled and cortex.checked
+    cortex.click()
     assert not display.GetSegmentVisibility("Left-Cerebral-Cortex") and display.GetSegmentVisibility("Left-Hippocampus")
-    assert not ui.cortexCheckBox.checked and ui.deepGreyCheckBox.checked
-    ui.cortexCheckBox.click()
+    assert not cortex.checked and widget.groupBoxes[Group.DEEP_GREY_MATTER].checked
+    cortex.click()
     assert display.GetSegmentVisibility("Left-Cerebral-Cortex")
-
-
-def test_check_boxes_are_named_after_the_groups(widget):
-    assert [box.text for _, box in widget.groupBoxes()] == [group for group, _ in widget.groupBoxes()]
 
 
 def test_3d_on_request(widget):

@@ -17,7 +17,7 @@ from SEBrainSegLib.inference.head_region import head_box
 from SEBrainSegLib.inference.preparation import prepare
 from SEBrainSegLib.inference.slices import classify_volume
 from SEBrainSegLib.networks import bundled
-from SEBrainSegLib.networks.architectures import NETWORKS
+from SEBrainSegLib.networks.architectures import network_class
 from SEBrainSegLib.networks.classes import unsided_classes
 from SEBrainSegLib.networks.model_file import Model
 
@@ -28,7 +28,7 @@ SHAPE = (37, 9, 45)
 
 def network(se, architecture="unet", seed=0):
     torch.manual_seed(seed)
-    network = NETWORKS[architecture](classes=32, width=6, kernel=3, se=se).eval()
+    network = network_class(architecture)(classes=32, width=6, kernel=3, se=se).eval()
     for name, value in network.named_parameters():
         if ".se." in name:  # so that gates differ from slice to slice
             torch.nn.init.normal_(value, std=3.0)

@@ -10,12 +10,12 @@ import torch
 from phantoms import rotation
 from SEBrainSegLib import Segmentation, UnlikelyError, segment
 from SEBrainSegLib.choices.structures import structures
+from SEBrainSegLib.choices.vocabulary import Variant, values
 from SEBrainSegLib.files.reading import read
 from SEBrainSegLib.inference import brain_region, devices, plausibility
 from SEBrainSegLib.inference.preparation import prepare
 from SEBrainSegLib.inference.slices import classify_volume
 from SEBrainSegLib.networks import bundled
-from SEBrainSegLib.networks.squeeze_excitation import VARIANTS
 from SEBrainSegLib.resources import resource
 
 # ml that any healthy adult's structure lies in, generously (Colin27 is scaled to the large MNI space).
@@ -167,7 +167,7 @@ def test_another_sequence_than_t1_is_refused_and_shown_if_it_is_accepted(scan, f
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("se", [variant for variant in VARIANTS if variant != "scse"])
+@pytest.mark.parametrize("se", [variant for variant in values(Variant) if variant != "scse"])
 def test_the_other_variants_agree_with_scse_on_most_of_the_brain(scan, found, se):
     expected = sitk.GetArrayFromImage(found.labels)
     answer = sitk.GetArrayFromImage(segment(scan, se=se, device="cpu").labels)

@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from SEBrainSegLib.networks.architectures import NETWORKS, Block, DenseNet, SDNet, UNet, parameters
+from SEBrainSegLib.choices.vocabulary import Aggregation, Architecture, values
+from SEBrainSegLib.networks.architectures import Block, DenseNet, SDNet, UNet, network_class, parameters
 from SEBrainSegLib.networks.squeeze_excitation import ChannelSE, SpatialSE
 
-AGGREGATIONS = ("max", "addition", "multiplication", "concatenation")
+AGGREGATIONS = values(Aggregation)
 # Concatenation doubles the channels, which max-unpooling cannot take.
 CONFIGURATIONS = [
     (architecture, se, aggregation)
@@ -45,7 +46,7 @@ def count_by_hand(
 
 def tiny(architecture="unet", se="scse", aggregation="max", seed=0, **arguments):
     torch.manual_seed(seed)
-    network = NETWORKS[architecture](classes=3, width=4, kernel=3, se=se, aggregation=aggregation, **arguments)
+    network = network_class(architecture)(classes=3, width=4, kernel=3, se=se, aggregation=aggregation, **arguments)
     # Statistics and gates as a trained network has, so that no layer is idle by chance.
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
@@ -76,10 +77,10 @@ def test_scse_without_biases_adds_what_the_paper_says(network, percent):
 
 
 # 8 blocks of C = 32, r = 2: C^2 + C/2 + C for cSE, C + 1 for sSE.
-@pytest.mark.parametrize("architecture", NETWORKS)
+@pytest.mark.parametrize("architecture", values(Architecture))
 @pytest.mark.parametrize("se, increase", [("cse", 8 * 1072), ("sse", 8 * 33), ("scse", 8 * 1105)])
 def test_increase_at_the_bundled_width(architecture, se, increase):
-    network = NETWORKS[architecture]
+    network = network_class(architecture)
     plain = parameters(network(classes=32, width=32, kernel=5))
     assert plain == count_by_hand(32, 5, 32, architecture=architecture)
     assert parameters(network(classes=32, width=32, kernel=5, se=se)) - plain == increase
@@ -90,7 +91,7 @@ def test_increase_at_the_bundled_width(architecture, se, increase):
     "width, kernel, classes, depth, reduction", [(6, 3, 5, 4, 3), (4, 5, 2, 2, 2), (8, 1, 32, 3, 4)]
 )
 def test_parameters_of_other_settings(architecture, se, aggregation, width, kernel, classes, depth, reduction):
-    network = NETWORKS[architecture](classes, width, kernel, depth, se, reduction, aggregation)
+    network = network_class(architecture)(classes, width, kernel, depth, se, reduction, aggregation)
     by_hand = count_by_hand(width, kernel, classes, se, aggregation, reduction, True, depth, architecture)
     assert parameters(network) == by_hand
 
@@ -109,7 +110,7 @@ def test_se_blocks_are_where_they_are_placed(placement, blocks):
 
 @pytest.mark.parametrize("architecture", ["sdnet", "densenet"])
 def test_unpooling_puts_values_where_the_encoder_had_its_maxima(architecture):
-    network = NETWORKS[architecture](width=2, kernel=3)
+    network = network_class(architecture)(width=2, kernel=3)
     skip = torch.rand(1, 2, 5, 7, generator=torch.Generator().manual_seed(3))  # odd: the last row and column are lost
     pooled, indices = network.pool(skip)
     values = torch.arange(1.0, 13).reshape(1, 2, 2, 3)
@@ -143,7 +144,7 @@ def test_a_dense_block_keeps_its_input():
 @pytest.mark.parametrize("architecture", ["sdnet", "densenet"])
 def test_concatenation_is_refused_where_it_cannot_be_unpooled(architecture):
     with pytest.raises(ValueError, match="[Cc]oncatenation"):
-        NETWORKS[architecture](width=4, se="scse", aggregation="concatenation")
+        network_class(architecture)(width=4, se="scse", aggregation="concatenation")
 
 
 def test_unknown_placements_are_refused():

@@ -11,7 +11,6 @@ from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.panel import self_test
 from SEBrainSegLib.panel.presenter import Presenter
 from SEBrainSegLib.panel.selection import Choices
-from SEBrainSegLib.panel.state import duration
 
 
 class Node:
@@ -473,10 +472,6 @@ def test_automatic_is_the_device_that_it_was_last_time(all_of_it):
     it.presenter.apply()
     finish(it, seconds=130, device="cpu")
     assert state(it).facts.endswith("2 min on CPU, as last time")
-
-
-def test_a_time_is_written_as_people_do():
-    assert [duration(seconds) for seconds in (0.2, 21.4, 99, 130)] == ["1 s", "21 s", "99 s", "2 min"]
 
 
 def test_no_facts_are_made_up_for_users_models(all_of_it, tmp_path):

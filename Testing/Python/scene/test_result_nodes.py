@@ -21,7 +21,8 @@ from scene_phantoms import (
 )
 from SEBrainSegLib.analysis.comparison import compare
 from SEBrainSegLib.choices.parameters import Parameters
-from SEBrainSegLib.choices.structures import GROUPS, structures
+from SEBrainSegLib.choices.structures import Group, structures
+from SEBrainSegLib.choices.vocabulary import values
 from SEBrainSegLib.errors import Cancelled, SEBrainSegError
 from SEBrainSegLib.inference.result import Excitation
 from SEBrainSegLib.scene import (
@@ -514,7 +515,9 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
 def test_groups_are_hidden_and_shown(scene):
     _, node = segmented(scene)
-    assert set(scene_display.groups_shown(node)) == set(GROUPS) and all(scene_display.groups_shown(node).values())
+    assert set(scene_display.groups_shown(node)) == set(values(Group)) and all(
+        scene_display.groups_shown(node).values()
+    )
     scene_display.show_group(node, "Deep grey matter", False)
     display = node.GetDisplayNode()
     assert not display.GetSegmentVisibility("Left-Hippocampus")

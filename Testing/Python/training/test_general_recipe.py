@@ -14,7 +14,7 @@ from SEBrainSegLib.training import main as command
 from SEBrainSegLib.training.dataset_survey import PairSurvey, hounsfield_window, split
 from SEBrainSegLib.training.general_recipe import GeneralRecipe, LabelledImage
 from SEBrainSegLib.training.pairs import Pair
-from SEBrainSegLib.training.training import duration, estimate
+from SEBrainSegLib.training.training import estimate
 
 # Abdominal CT: 3D, Hounsfield units, in files of several orientations; labels beyond a byte.
 ORGANS = {1: "Liver", 2: "Spleen", 30: "Left Kidney", 300: "Right Kidney"}
@@ -210,7 +210,6 @@ def test_scans_labels_frequencies_and_the_ignored_label_are_shown(tmp_path, caps
 def test_time_is_estimated():
     assert estimate(2.0, 100, 3600) == "About 3.3 min for 100 batches at 2 s each."
     assert estimate(2.0, 100, 60).endswith("; the time left is enough for some 30 of them.")
-    assert duration(40) == "40 s" and duration(5400) == "1.5 h"
 
 
 @pytest.mark.parametrize("change", ["size", "spacing", "origin"])

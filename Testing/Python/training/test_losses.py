@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from SEBrainSegLib.networks.architectures import NETWORKS
+from SEBrainSegLib.choices.vocabulary import Architecture, values
+from SEBrainSegLib.networks.architectures import network_class
 from SEBrainSegLib.training.losses import LOSSES, PaperLoss, class_weights, combined_loss, dice_loss, edges, loss_named
 
 IGNORED = 255
@@ -203,10 +204,10 @@ def test_each_loss_is_finite_and_blind_to_ignored_pixels(name):
 
 
 @pytest.mark.parametrize("se", ["cse", "sse", "scse"])
-@pytest.mark.parametrize("architecture", sorted(NETWORKS))
+@pytest.mark.parametrize("architecture", values(Architecture))
 def test_every_layer_of_every_se_block_learns(architecture, se):
     torch.manual_seed(0)
-    network = NETWORKS[architecture](classes=3, width=4, kernel=3, depth=2, se=se)
+    network = network_class(architecture)(classes=3, width=4, kernel=3, depth=2, se=se)
     logits = network(torch.rand(2, 1, 16, 20))
     loss_named("both", lambda: [5, 3, 2])(logits, torch.randint(0, 3, (2, 16, 20))).backward()
     layers = {name: value.grad for name, value in network.named_parameters() if ".se." in name}
