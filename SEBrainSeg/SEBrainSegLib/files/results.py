@@ -3,9 +3,6 @@
 import csv
 import errno
 import os
-import shutil
-import tempfile
-import time
 from pathlib import Path
 
 import SimpleITK as sitk
@@ -13,7 +10,8 @@ import SimpleITK as sitk
 from ..analysis import volume_table
 from ..errors import SEBrainSegError
 from . import nifti, picture, seg_nrrd
-from .folder_lock import turn
+from .atomic import hidden_folder, remove_abandoned
+from .folder_lock import locked_folder
 from .native_paths import native_folder
 from .reading import lacks_voxels
 
@@ -25,12 +23,6 @@ CONFIDENCE = "_confidence.nii.gz"
 
 
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk of any PNG file: its name and its checksum
-
-
-BESIDE = ".sebrainseg-"  # how hidden folders begin in which results are made
-
-
-LEFT_BEHIND = 24 * 3600.0  # seconds after which such a folder is that of a killed run
 
 
 IMAGE_ENDINGS = (
@@ -122,7 +114,7 @@ def check_writable(folder):
     refuse_file_in_the_way(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=BESIDE, dir=folder):
+        with hidden_folder(folder):
             pass
     except OSError as error:
         raise SEBrainSegError(
@@ -198,31 +190,19 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     """
     folder = next(iter(paths.values())).parent
     check_writable(folder)
-    clear_away(folder)
-    beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder))
+    remove_abandoned(folder)
     try:
-        made = {ending: beside / f"result{ending}" for ending in paths}
-        with native_folder(beside) as native:
-            for ending, path in made.items():
-                writers[ending](image, segmentation, native / path.name)
-        with turn(folder):
-            refuse_existing(paths, overwrite)
-            for path in reversed(paths.values()):
-                path.unlink(missing_ok=True)
-            for ending, path in paths.items():
-                os.replace(made[ending], path)
+        with hidden_folder(folder) as hidden:
+            written = {ending: hidden / f"result{ending}" for ending in paths}
+            with native_folder(hidden) as native:
+                for ending, path in written.items():
+                    writers[ending](image, segmentation, native / path.name)
+            with locked_folder(folder):
+                refuse_existing(paths, overwrite)
+                for path in reversed(paths.values()):
+                    path.unlink(missing_ok=True)
+                for ending, path in paths.items():
+                    os.replace(written[ending], path)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full"
         raise SEBrainSegError(f"The results could not be written to {folder} ({reason}).") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def clear_away(folder):
-    """Remove what runs that were killed have left in a folder."""
-    for left in Path(folder).glob(f"{BESIDE}*"):
-        try:
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            pass  # another run was quicker
