@@ -1,7 +1,6 @@
 """A trained network with what it must know about its input and its output, and the file that holds it."""
 
 import io
-import os
 import pickle
 import zipfile
 import zlib
@@ -12,6 +11,7 @@ import torch
 
 from ..choices.structures import Structure, rows_of, structures, table_of
 from ..errors import SEBrainSegError
+from ..files.atomic import replaced_whole
 from .architectures import NETWORKS
 from .classes import class_of_label
 
@@ -154,6 +154,5 @@ def write_model(
         content["structures"] = rows_of(table)
         content["spacing"] = spacing and list(spacing)
         content["window"] = window and list(window)
-    beside = f"{path}.part"
-    torch.save(content, beside)
-    os.replace(beside, path)
+    with replaced_whole(path) as beside:
+        torch.save(content, beside)
