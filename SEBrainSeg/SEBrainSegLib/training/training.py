@@ -3,7 +3,6 @@
 import copy
 import csv
 import math
-import os
 import time
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from torch.optim import swa_utils
 from torch.utils.data import DataLoader
 
 from ..errors import SEBrainSegError
+from ..files.atomic import replaced_whole
 from ..inference.slices import logits_of_slices
 from ..networks.architectures import NETWORKS
 from .batches import Batches
@@ -57,10 +57,9 @@ def learning_rate(step, steps, peak):
 
 
 def save(content, path):
-    """Write beside, then rename, so that an interruption leaves the last checkpoint whole."""
-    beside = path.with_suffix(".part")
-    torch.save(content, beside)
-    os.replace(beside, path)
+    """Write a checkpoint; an interruption leaves the last one whole."""
+    with replaced_whole(path) as beside:
+        torch.save(content, beside)
 
 
 def read_checkpoint(path, settings, device, overwrite):
