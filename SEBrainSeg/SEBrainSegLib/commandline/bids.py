@@ -13,6 +13,7 @@ from pathlib import Path
 
 from ..errors import SEBrainSegError
 from ..files import results
+from ..files.atomic import replaced_whole
 from ..files.names import shown
 from ..files.results import CONFIDENCE, WRITERS, result_paths
 from ..resources import version
@@ -277,9 +278,8 @@ def write_volumes(image, found, path):
 
 def write_json(path, content):
     """Write a dictionary, in whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with replaced_whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def read_json(path):
