@@ -9,13 +9,10 @@ from pathlib import Path
 
 from ..errors import SEBrainSegError
 from ..files import results
+from ..files.endings import IMAGES, PICTURES, split_ending, stem
 from ..files.names import shown
 from ..files.reading import is_dicom
-from ..files.results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
-
-# 2D images in a folder are scans to a model that was trained on such, else pictures of something.
-FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-
+from ..files.results import CONFIDENCE, result_paths
 
 # How the results of a bundled network are called, in whichever folder.
 RESULT = re.compile(
@@ -117,11 +114,13 @@ def is_image(path, flat):
     name = os.path.basename(path).lower()
     if name.startswith(".") or not os.path.isfile(path):
         return False
-    if name.endswith(FLAT_ENDINGS) and not flat:
+    beginning, ending = split_ending(os.path.basename(path))
+    # Pictures in a folder are scans to a model that was trained on such, else pictures of something.
+    if ending in PICTURES and not flat:
         return False
-    if name.endswith(".img") and os.path.exists(f"{path[:-4]}.hdr"):
+    if ending in (".img", ".img.gz") and os.path.exists(os.path.join(os.path.dirname(path), f"{beginning}.hdr")):
         return False
-    return name.endswith(IMAGE_ENDINGS)
+    return ending in IMAGES
 
 
 def in_folder(folder, flat):

@@ -19,12 +19,15 @@ ABANDONED = 24 * 3600.0  # seconds after which such a folder is that of a killed
 def hidden_folder(folder: Union[str, os.PathLike]) -> Iterator[Path]:
     """Give a new hidden folder within a folder, from which files can be renamed to it; it is removed at the end.
 
+    Those of runs that were killed are removed, too, after a day.
+
     Args:
         folder: an existing folder.
 
     Raises:
         OSError: nothing can be written to it.
     """
+    _remove_abandoned(folder)
     hidden = Path(tempfile.mkdtemp(prefix=PREFIX, dir=folder))
     try:
         yield hidden
@@ -50,7 +53,7 @@ def replaced_whole(path: Union[str, os.PathLike]) -> Iterator[Path]:
         os.replace(hidden / path.name, path)
 
 
-def remove_abandoned(folder: Union[str, os.PathLike]) -> None:
+def _remove_abandoned(folder: Union[str, os.PathLike]) -> None:
     """Remove the hidden folders that runs which were killed have left in a folder."""
     for left in Path(folder).glob(f"{PREFIX}*"):
         try:

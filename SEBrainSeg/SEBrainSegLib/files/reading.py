@@ -13,14 +13,9 @@ import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
 from ..inference.geometry import plain
-from . import dicom, nifti
+from . import dicom, endings, nifti
 from .native_paths import by_native_path, native_folder
 from .orientation import UNSTATED, add_note, mark_unstated, settled
-
-MGH_ENDINGS = (".mgh", ".mgz", ".mgh.gz")
-
-
-NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz")
 
 
 @by_native_path
@@ -50,7 +45,7 @@ def read(path, orientation="", series=""):
             image = dicom.read(path, series)
     elif series:
         raise SEBrainSegError(f"{path} is no folder of DICOM slices, from which --series chooses; leave it out.")
-    elif path.name.lower().endswith(MGH_ENDINGS):
+    elif path.name.lower().endswith(endings.MGH):
         image = read_mgh(path)
     else:
         image = read_file(path)
@@ -64,7 +59,7 @@ def read_file(path):
             image = sitk.ReadImage(str(path))
             mark_unstated(image, path)
     except RuntimeError:
-        if path.name.lower().endswith(NIFTI_ENDINGS):
+        if path.name.lower().endswith((*endings.NIFTI, *endings.HEADERS_AND_VOXELS)):
             return read_nifti(path)
         raise unreadable(path) from None
     if lacks_voxels(path, image):

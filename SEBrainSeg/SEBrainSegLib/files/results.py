@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from ..analysis import volume_table
 from ..errors import SEBrainSegError
 from . import nifti, picture, seg_nrrd
-from .atomic import hidden_folder, remove_abandoned
+from .atomic import hidden_folder
 from .folder_lock import locked_folder
 from .native_paths import native_folder
 from .reading import lacks_voxels
@@ -23,39 +23,6 @@ CONFIDENCE = "_confidence.nii.gz"
 
 
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk of any PNG file: its name and its checksum
-
-
-IMAGE_ENDINGS = (
-    ".nii.gz",
-    ".seg.nrrd",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".mgz",
-    ".mgh",
-    ".mgh.gz",
-    ".hdr",
-    ".img",
-    ".dcm",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-)
-
-
-def stem(path):
-    """The name of an input without its folder and image ending; a DICOM folder's own name."""
-    # Not resolve(): a link's own name and place are the user's, those of its target an archive's.
-    name = os.path.basename(os.path.abspath(path))
-    for ending in IMAGE_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
 
 
 def result_paths(folder, name, endings=ENDINGS):
@@ -190,7 +157,6 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     """
     folder = next(iter(paths.values())).parent
     check_writable(folder)
-    remove_abandoned(folder)
     try:
         with hidden_folder(folder) as hidden:
             written = {ending: hidden / f"result{ending}" for ending in paths}
