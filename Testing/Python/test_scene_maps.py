@@ -494,7 +494,7 @@ def test_an_error_in_a_comparison_leaves_nothing(scene, monkeypatch):
 
     volume = volume_node(scene)
     before = {node.GetID() for node in nodes(scene)}
-    monkeypatch.setattr(map_nodes, "add_map", fails)
+    monkeypatch.setattr(comparison_nodes, "add_map", fails)
     with pytest.raises(MemoryError):
         comparison_nodes.add_compared(volume, compare(two_variants(volume)))
     left = {node.GetClassName() for node in nodes(scene) if node.GetID() not in before}

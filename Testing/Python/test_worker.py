@@ -26,13 +26,13 @@ from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
 
 LIBRARY = Path(background.__file__).resolve().parents[1]
 
-# In the place of inference.py: what it does is chosen by the environment.
+# In the place of inference/run.py: what it does is chosen by the environment.
 STAND_IN = """
 import os, signal, sys, time
 import SimpleITK as sitk
-from .errors import SEBrainSegError, UnlikelyError
-from .segmentation import Excitation, Segmentation
-from .structures import Code, Structure, selected, structures
+from ..choices.structures import Code, Structure, selected, structures
+from ..errors import SEBrainSegError, UnlikelyError
+from .result import Excitation, Segmentation
 
 def run(image, job, progress=None, cancelled=None):
     what = os.environ.get("STAND_IN", "")
@@ -76,7 +76,7 @@ def library(tmp_path, monkeypatch):
     """A copy of the library with the stand-in, in a folder whose name has spaces and letters beyond ASCII."""
     folder = tmp_path / "Bjørn's módulo folder"
     shutil.copytree(LIBRARY, folder / "SEBrainSegLib", ignore=shutil.ignore_patterns("__pycache__", "training"))
-    (folder / "SEBrainSegLib" / "inference.py").write_text(STAND_IN, encoding="utf-8")
+    (folder / "SEBrainSegLib" / "inference" / "run.py").write_text(STAND_IN, encoding="utf-8")
     for name in ("Structures.csv", "Models/checksums.csv"):
         copy = folder / "Resources" / name
         copy.parent.mkdir(exist_ok=True)
@@ -315,7 +315,7 @@ def test_a_bug_is_one_sentence_and_a_traceback_in_the_log(library, temporary, im
 
 def test_missing_pytorch_is_said(library, temporary, image):
     (library / "torch.py").write_text("raise ModuleNotFoundError('No module named torch', name='torch')")
-    shutil.copy(LIBRARY / "inference.py", library / "SEBrainSegLib" / "inference.py")
+    shutil.copy(LIBRARY / "inference" / "run.py", library / "SEBrainSegLib" / "inference" / "run.py")
     kind, sentence = run_to_end(image).outcome()
     assert kind == "failed" and sentence.startswith("PyTorch is not installed;")
 
