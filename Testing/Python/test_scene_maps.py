@@ -114,6 +114,7 @@ def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):
     volume.SetOrigin(*origin)
     assert provenance.find(volume, "segmentation", SCSE) is node
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
+    volume.GetImageData().Modified()
     assert provenance.find(volume, "segmentation", SCSE) is None
 
 
@@ -400,7 +401,7 @@ def test_a_plot_is_deleted_whole(scene):
 
 def test_maps_of_other_voxels_are_not_added(scene):
     volume = volume_node(scene)
-    made, voxels = with_maps(volume), provenance.voxels_of(volume)
+    made, voxels = with_maps(volume), provenance.content_of(volume)
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     before = len(nodes(scene))
     with pytest.raises(SEBrainSegError, match="was changed"):

@@ -6,7 +6,7 @@ import vtk
 from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
 
 from ..subprocesses.surfaces import Labelmap, Settings
-from .provenance import CONSENSUS, SEGMENTATION, VOLUME, made
+from .provenance import CONSENSUS, SEGMENTATION, VOLUME, results_of
 from .segmentation_nodes import BINARY, segments_of, structure_of
 
 SURFACE = "Closed surface"
@@ -15,7 +15,7 @@ SURFACE = "Closed surface"
 def show_only(node):
     """Show a segmentation node of ours and hide the others that we made of the same volume."""
     volume = node.GetNodeReference(VOLUME)
-    for each in made(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else [node]:
+    for each in results_of(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else [node]:
         if each.GetDisplayNode() is not None:
             each.GetDisplayNode().SetVisibility(each is node)
 

@@ -16,7 +16,7 @@ from .provenance import (
     all_or_nothing,
     find,
     in_steps,
-    mark,
+    record_origin,
     refuse_changed,
 )
 from .table_nodes import add_channels
@@ -29,7 +29,7 @@ SHOWN = 1e-6
 SURE = 0.95
 
 
-def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title=""):
+def add_map(volume, image, kind, parameters, content=None, largest=1.0, title=""):
     """Add a scalar volume node on the grid of a volume node, to be shown over it: 0 is transparent.
 
     Args:
@@ -37,7 +37,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         image: ``SimpleITK.Image`` of values from 0 to ``largest``, voxel by voxel that of ``volume``.
         kind: what it is, such as ``CONFIDENCE``; part of the node's name.
         parameters: what made it.
-        voxels: as for :func:`add_segmentation`.
+        content: as for :func:`add_segmentation`.
         largest: the value of the colour table's end, of counts.
         title: as for :func:`add_segmentation`.
 
@@ -45,7 +45,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         SEBrainSegError: the volume has changed since or has gone.
     """
     with all_or_nothing(volume) as scene:
-        refuse_changed(volume, image, voxels)
+        refuse_changed(volume, image, content)
         name = scene.GenerateUniqueName(f"{volume.GetName()} {kind} ({title or parameters.title})")
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
         scalars = numpy_to_vtk(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).ravel(), deep=True)
@@ -67,7 +67,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         display.SetInterpolate(not counts)
         # Last, or Slicer would take a second to look for a window of its own.
         node.SetAndObserveImageData(data)
-        mark(node, volume, kind, parameters, voxels)
+        record_origin(node, volume, kind, parameters, content)
         follow(volume, node)
         slice_views.add_legend(node, legend_of(kind), *((largest + 1, 0) if counts else (6, 1)))
     return node
@@ -100,7 +100,7 @@ def find_maps(volume, parameters, block, confidence):
     return () if None in wanted else tuple(wanted)
 
 
-def add_maps(volume, segmentation, voxels=None, pause=None):
+def add_maps(volume, segmentation, content=None, pause=None):
     """Return nodes for the maps that a :class:`~.result.Segmentation` has, adding those that are missing.
 
     Args:
@@ -120,10 +120,10 @@ def add_maps(volume, segmentation, voxels=None, pause=None):
         for kind, image in images.items():
             if image is not None:
                 node = find(volume, kind, parameters)
-                nodes.append(node or step(add_map, volume, image, kind, parameters, voxels))
+                nodes.append(node or step(add_map, volume, image, kind, parameters, content))
         if excitation is not None and excitation.mean:
             node = find(volume, f"{CHANNELS} {excitation.block}", parameters)
-            nodes.append(node or step(add_channels, volume, excitation, parameters, voxels))
+            nodes.append(node or step(add_channels, volume, excitation, parameters, content))
     return tuple(nodes)
 
 

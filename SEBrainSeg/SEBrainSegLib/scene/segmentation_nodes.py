@@ -12,7 +12,16 @@ from ..inference.result import Segmentation
 from ..lazy import sitk
 from ..subprocesses.surfaces import box_of
 from .hierarchy import follow
-from .provenance import CONFIDENCES, REMARKS, SEGMENTATION, VOLUME, all_or_nothing, mark, parameters_of, refuse_changed
+from .provenance import (
+    CONFIDENCES,
+    REMARKS,
+    SEGMENTATION,
+    VOLUME,
+    all_or_nothing,
+    parameters_of,
+    record_origin,
+    refuse_changed,
+)
 from .volume_nodes import MOVED, SKEW, image_of, problem
 
 BINARY = "Binary labelmap"
@@ -22,7 +31,7 @@ BINARY = "Binary labelmap"
 LABEL = "SEBrainSeg.Label"
 
 
-def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title="", visible=True):
+def add_segmentation(volume, segmentation, content=None, kind=SEGMENTATION, title="", visible=True):
     """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
@@ -31,7 +40,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
     Args:
         volume: the volume node that was segmented.
         segmentation: a :class:`~.result.Segmentation` of it, voxel by voxel.
-        voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
+        content: what :func:`content_of` gave for the volume that was segmented, to see that it has not changed since.
         kind: ``SEGMENTATION`` or ``CONSENSUS``.
         title: what segmented it, part of the node's name; by default its parameters' title.
         visible: whether the views show it from the beginning.
@@ -43,7 +52,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
         SEBrainSegError: the volume has changed since or has gone, so that the labels no longer fit.
     """
     with all_or_nothing(volume) as scene:
-        refuse_changed(volume, segmentation.labels, voxels)
+        refuse_changed(volume, segmentation.labels, content)
         title = title or segmentation.parameters.title
         node = scene.AddNewNodeByClass(
             "vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
@@ -54,7 +63,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
             node.GetDisplayNode().SetVisibility(visible)
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
             fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
-            mark(node, volume, kind, segmentation.parameters, voxels)
+            record_origin(node, volume, kind, segmentation.parameters, content)
             remember_confidences(node, segmentation)
             if segmentation.doubt or segmentation.cut_off:
                 node.SetAttribute(REMARKS, json.dumps([segmentation.doubt, segmentation.cut_off]))

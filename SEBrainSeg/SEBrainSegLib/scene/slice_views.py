@@ -5,7 +5,7 @@ import json
 
 import slicer
 
-from .provenance import CONSENSUS, DISAGREEMENT, KIND, SEGMENTATION, VOLUME, made
+from .provenance import CONSENSUS, DISAGREEMENT, KIND, SEGMENTATION, VOLUME, results_of
 
 # What a slice view and a segmentation node keep while a map is shown: how they were before.
 BEFORE, OPACITY, SHOWN = "SEBrainSegForegroundBefore", "SEBrainSeg.OpacityBefore", "SEBrainSeg.ShownBefore"
@@ -68,7 +68,7 @@ def outline_structures(node, outlined):
         outlined: whether to show the outlines.
     """
     volume = node.GetNodeReference(VOLUME)
-    for each in made(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else ():
+    for each in results_of(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else ():
         display = each.GetDisplayNode()
         if display is None:
             continue

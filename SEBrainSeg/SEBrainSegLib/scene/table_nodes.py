@@ -6,7 +6,7 @@ import vtk
 from ..analysis.volume_table import texts
 from ..translation import tr as _
 from .hierarchy import stand_beside, stand_under
-from .provenance import CHANNELS, all_or_nothing, mark
+from .provenance import CHANNELS, all_or_nothing, record_origin
 
 # Lines of a plot that colour-blind people can tell apart.
 BLUE, ORANGE, BLACK = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.0, 0.0, 0.0)
@@ -58,7 +58,7 @@ def add_volumes(segmentation, rows):
     return add_table(segmentation, f"{segmentation.GetName()} volumes", columns)
 
 
-def add_channels(volume, excitation, parameters, voxels=None):
+def add_channels(volume, excitation, parameters, content=None):
     """Add the plot of a block's channel excitation, mean and spread over the slices; returns its chart node."""
     kind, mean, spread = f"{CHANNELS} {excitation.block}", np.array(excitation.mean), np.array(excitation.spread)
     lines = {"Mean": mean, "Mean + spread": mean + spread, "Mean - spread": mean - spread}
@@ -67,7 +67,7 @@ def add_channels(volume, excitation, parameters, voxels=None):
     with all_or_nothing(volume) as scene:
         table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
-        mark(chart, volume, kind, parameters, voxels)
+        record_origin(chart, volume, kind, parameters, content)
         stand_beside(volume, chart)
         stand_under(chart, table)
         looks = (BLUE, "LineStyleSolid"), (ORANGE, "LineStyleDash"), (BLACK, "LineStyleDot")
