@@ -416,7 +416,7 @@ def test_a_transform_of_the_volume_may_change_during_the_run(scene):
     volume.SetAndObserveTransformNodeID(transform.GetID())
     node = segmentation_nodes.add_segmentation(volume, result_of(labels), content)
     assert node.GetTransformNodeID() == transform.GetID()
-    assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is node
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is node
 
 
 @pytest.fixture
@@ -437,17 +437,17 @@ def test_voxels_are_read_once_until_they_change(scene, checksums):
     checksums[0] = 0
     voxels = vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars())
     for _ in range(3):
-        assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is not None
+        assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is not None
     assert checksums[0] == 0
     voxels[5] += 1
     volume.GetImageData().GetPointData().GetScalars().Modified()
-    assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 1
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 1
     voxels[5] -= 1
     volume.GetImageData().Modified()
-    assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is not None and checksums[0] == 2
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is not None and checksums[0] == 2
     # Another place is seen although no voxel is looked at anew.
     volume.SetOrigin(0, 0, 0)
-    assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 2
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 2
 
 
 def test_the_frames_of_a_sequence_that_is_played_again_are_read_once(scene, checksums):
@@ -462,7 +462,7 @@ def test_the_frames_of_a_sequence_that_is_played_again_are_read_once(scene, chec
     for _ in range(4):
         for frame in frames:
             volume.SetAndObserveImageData(frame)
-            assert provenance.find(volume, provenance.SEGMENTATION, Parameters()) is None
+            assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None
     assert checksums[0] == 3
 
 

@@ -37,9 +37,9 @@ class Scene(Protocol):
     def problem(self, volume, bundled): ...
     def doubt(self, volume): ...
     def is_there(self, node): ...
-    def voxels_of(self, volume): ...
+    def content_of(self, volume): ...
     def image_of(self, volume): ...
-    def find(self, volume, kind, parameters): ...
+    def find_result(self, volume, kind, parameters): ...
     def add_segmentation(self, volume, segmentation, voxels): ...
     def remember_confidences(self, node, segmentation): ...
     def remove(self, node): ...
@@ -287,7 +287,7 @@ class Presenter:
 
     def found(self, choices):
         """Return the segmentation node made with these choices, or ``None``."""
-        return self.scene.find(choices.volume, "segmentation", choices.parameters)
+        return self.scene.find_result(choices.volume, "segmentation", choices.parameters)
 
     def open(self, section):
         """Open a section when it first has something to show; a user who closes it finds it closed."""
@@ -545,7 +545,7 @@ class Presenter:
         if self.busy:
             return
         wanted = {variant: replace(self.parameters, se=variant) for variant in self.ticked(self.variants())}
-        known = {variant: self.scene.find(self.volume, "segmentation", each) for variant, each in wanted.items()}
+        known = {variant: self.scene.find_result(self.volume, "segmentation", each) for variant, each in wanted.items()}
         missing = tuple(wanted[variant] for variant, node in known.items() if node is None)
         nodes = tuple(node for node in known.values() if node is not None)
         job = Job(missing, compared=tuple(wanted.values()))
@@ -600,7 +600,7 @@ class Presenter:
         if not self.scene.is_there(task.volume):
             raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
         volume = task.items[len(task.done)] if task.items else task.volume
-        task.voxels = self.scene.voxels_of(volume)
+        task.voxels = self.scene.content_of(volume)
         known = self.known_segmentations(task)
         self.task = task
         self.run.start(self.scene.image_of(volume), task.job, known)
@@ -756,7 +756,7 @@ class Presenter:
         nodes = self.maps.add_maps(task.volume, segmentation, task.voxels, self.pause(_("Adding the maps...")))
         # The network computed it on the way; it would be a pity to do so again. No pause from here on, in which Cancel
         # would leave a part.
-        node = self.scene.find(task.volume, "segmentation", segmentation.parameters)
+        node = self.scene.find_result(task.volume, "segmentation", segmentation.parameters)
         if node is None:
             node = self.scene.add_segmentation(task.volume, segmentation, task.voxels)
         else:

@@ -12,7 +12,7 @@ from .display import (
     show_surfaces,
 )
 from .map_nodes import add_maps, find_maps, hide_maps, map_shown, outline, show_maps
-from .provenance import content_of, find, is_there, remove
+from .provenance import content_of, find_result, is_there, remove
 from .segmentation_nodes import add_segmentation, remember_confidences, segmentation_of
 from .sequence_nodes import add_segmentations, items
 from .table_nodes import add_volumes
@@ -27,7 +27,7 @@ __all__ = [
     "add_volumes",
     "comparison_of",
     "doubt",
-    "find",
+    "find_result",
     "find_maps",
     "groups_shown",
     "has_surfaces",

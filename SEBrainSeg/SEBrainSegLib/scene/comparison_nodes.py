@@ -9,7 +9,7 @@ from .provenance import (
     CONSENSUS,
     DISAGREEMENT,
     SEGMENTATION,
-    find,
+    find_result,
     in_steps,
     record_origin,
     refuse_changed,
@@ -57,7 +57,8 @@ def add_compared(volume, differences, content=None, consensus=False, pause=None)
     with in_steps(volume, pause) as step:
         table = step(add_marked_table)
         nodes = tuple(
-            find(volume, SEGMENTATION, each.parameters) or step(add_segmentation, volume, each, content, visible=False)
+            find_result(volume, SEGMENTATION, each.parameters)
+            or step(add_segmentation, volume, each, content, visible=False)
             for each in differences.segmentations
         )
         count = len(differences.segmentations)

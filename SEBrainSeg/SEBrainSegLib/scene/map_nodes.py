@@ -14,7 +14,7 @@ from .provenance import (
     DISAGREEMENT,
     SPATIAL,
     all_or_nothing,
-    find,
+    find_result,
     in_steps,
     record_origin,
     refuse_changed,
@@ -87,7 +87,10 @@ def legend_of(kind):
 def find_maps(volume, parameters, block, confidence):
     """Return the nodes of the confidence and of a block's excitation as they were made before, in the order of
     :func:`add_maps`, or ``()`` if any is missing."""
-    found = {kind: find(volume, kind, parameters) for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")}
+    found = {
+        kind: find_result(volume, kind, parameters)
+        for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")
+    }
     confident, spatial, channels = found.values()
     spatially, by_channels = (parameters.se in names for names in (("sse", "scse"), ("cse", "scse")))
     if parameters.model:
@@ -119,10 +122,10 @@ def add_maps(volume, segmentation, content=None, pause=None):
     with in_steps(volume, pause) as step:
         for kind, image in images.items():
             if image is not None:
-                node = find(volume, kind, parameters)
+                node = find_result(volume, kind, parameters)
                 nodes.append(node or step(add_map, volume, image, kind, parameters, content))
         if excitation is not None and excitation.mean:
-            node = find(volume, f"{CHANNELS} {excitation.block}", parameters)
+            node = find_result(volume, f"{CHANNELS} {excitation.block}", parameters)
             nodes.append(node or step(add_channels, volume, excitation, parameters, content))
     return tuple(nodes)
 

@@ -7,7 +7,7 @@ import json
 import zlib
 from collections.abc import Iterable
 from dataclasses import asdict
-from typing import NamedTuple, Optional
+from typing import NamedTuple
 
 import numpy as np
 import slicer
@@ -128,7 +128,7 @@ def record_origin(
     volume: slicer.vtkMRMLVolumeNode,
     kind: str,
     parameters: Parameters,
-    content: Optional[Content] = None,
+    content: Content | None = None,
 ) -> None:
     """Record on a node what it is and what made it of which volume node.
 
@@ -155,7 +155,9 @@ def results_of(volume: slicer.vtkMRMLVolumeNode, kinds: Iterable[str]) -> list[s
     return [node for node in ours if node.GetNodeReferenceID(VOLUME) == volume.GetID()][::-1]
 
 
-def find(volume: Optional[slicer.vtkMRMLVolumeNode], kind: str, parameters: Parameters) -> Optional[slicer.vtkMRMLNode]:
+def find_result(
+    volume: slicer.vtkMRMLVolumeNode | None, kind: str, parameters: Parameters
+) -> slicer.vtkMRMLNode | None:
     """Return the latest node of a kind that was made with these parameters of a volume as it is now, or ``None``."""
     if volume is None:
         return None
@@ -250,7 +252,7 @@ def _remove_nodes(scene, nodes):
             scene.RemoveNode(node)
 
 
-def refuse_changed(volume: slicer.vtkMRMLVolumeNode, image: sitk.Image, content: Optional[Content] = None) -> None:
+def refuse_changed(volume: slicer.vtkMRMLVolumeNode, image: sitk.Image, content: Content | None = None) -> None:
     """Refuse a volume node to which an image that was made of it no longer fits.
 
     Args:
