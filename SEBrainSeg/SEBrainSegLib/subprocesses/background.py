@@ -3,15 +3,13 @@
 import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
 from ..errors import SEBrainSegError
 from ..lazy import sitk
 from ..translation import tr as _
-from . import handover, surfaces
+from . import handover, run_folder, surfaces
 
 # The folder from which the child can import SEBrainSegLib.
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
@@ -59,6 +57,7 @@ class BackgroundSegmentation:
         self.factory, self.python = factory, python
         self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
         self.process = None
+        run_folder.remove_abandoned()
 
     @property
     def running(self):
@@ -112,7 +111,8 @@ class BackgroundSegmentation:
         if self.running:
             raise SEBrainSegError(_("A segmentation is running already; wait for it or cancel it first."))
         self.read = read
-        self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
+        run_folder.remove_abandoned()
+        self.folder = run_folder.create()
         self.unread, self.errors = b"", b""
         self.error, self.unlikely, self.answer, self.was_cancelled = "", False, None, False
         try:
@@ -201,4 +201,4 @@ class BackgroundSegmentation:
 
     def clean(self):
         """Delete the files of the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        run_folder.remove(self.folder)
