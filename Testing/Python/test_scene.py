@@ -472,7 +472,7 @@ def test_an_error_leaves_nothing_half_made(scene, monkeypatch):
 
     volume = volume_node(scene)
     labels = labels_like(volume_nodes.image_of(volume))
-    monkeypatch.setattr(segmentation_nodes, "fill", fails)
+    monkeypatch.setattr(segmentation_nodes, "add_segments", fails)
     with pytest.raises(MemoryError):
         segmentation_nodes.add_segmentation(volume, result_of(labels))
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode"):

@@ -622,7 +622,7 @@ def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_pa
     assert scene_display.has_surfaces(node) and scene_display.labelmaps_of(node)[0] == []
     for segment in ("Left-Hippocampus", "Right-Hippocampus"):
         here = node.GetClosedSurfaceInternalRepresentation(segment)
-        there = scene_display.surface_of(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
+        there = scene_display.surface_by_slicer(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
         assert here.GetNumberOfPolys() == there.GetNumberOfPolys() > 100
         for one, other in ((here.GetPoints(), there.GetPoints()), (here.GetPointData(), there.GetPointData())):
             one, other = (

@@ -48,14 +48,14 @@ def add_compared(volume, differences, content=None, consensus=False, pause=None)
     """
     parameters, title = differences.segmentations[0].parameters, ", ".join(differences.titles)
 
-    def add_marked_table():
+    def add_comparison_table():
         refuse_changed(volume, differences.commonest, content)
-        table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
+        table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", _columns(differences))
         record_origin(table, volume, COMPARISON, parameters, content)
         return table
 
     with in_steps(volume, pause) as step:
-        table = step(add_marked_table)
+        table = step(add_comparison_table)
         nodes = tuple(
             find_result(volume, SEGMENTATION, each.parameters)
             or step(add_segmentation, volume, each, content, visible=False)
@@ -71,7 +71,7 @@ def add_compared(volume, differences, content=None, consensus=False, pause=None)
     return Compared(nodes, table, image, agreed)
 
 
-def columns_of(differences):
+def _columns(differences):
     """The table of :class:`~.comparison.Differences`: a row per structure, rounded to what can be read."""
     titles = differences.titles
     columns = {"Structure": [structure.name for structure in differences.structures]}

@@ -2,12 +2,11 @@
 
 import numpy as np
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..lazy import sitk
 from ..translation import tr as _
 from . import slice_views
-from .hierarchy import follow
+from .hierarchy import attach_to_volume
 from .provenance import (
     CHANNELS,
     CONFIDENCE,
@@ -20,13 +19,14 @@ from .provenance import (
     refuse_changed,
 )
 from .table_nodes import add_channels
+from .volume_nodes import ijk_to_ras, set_voxels
 
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
-SHOWN = 1e-6
+_LEAST_SHOWN = 1e-6
 
 
 # Where the network is as sure as this, which is nearly everywhere, the scan is seen instead.
-SURE = 0.95
+_CERTAIN = 0.95
 
 
 def add_map(volume, image, kind, parameters, content=None, largest=1.0, title=""):
@@ -48,37 +48,33 @@ def add_map(volume, image, kind, parameters, content=None, largest=1.0, title=""
         refuse_changed(volume, image, content)
         name = scene.GenerateUniqueName(f"{volume.GetName()} {kind} ({title or parameters.title})")
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        scalars = numpy_to_vtk(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).ravel(), deep=True)
-        scalars.SetName("ImageScalars")
-        data, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
-        data.SetExtent(volume.GetImageData().GetExtent())
-        data.GetPointData().SetScalars(scalars)
-        volume.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
+        data, voxels = vtk.vtkImageData(), sitk.GetArrayViewFromImage(image)
+        set_voxels(data, voxels, volume.GetImageData().GetExtent()[::2])
+        node.SetIJKToRASMatrix(ijk_to_ras(volume))
         node.CreateDefaultDisplayNodes()
-        display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
+        display, counts = node.GetDisplayNode(), np.issubdtype(voxels.dtype, np.integer)
         display.SetAndObserveColorNodeID(slice_views.sequential_colors(scene))
         display.AutoWindowLevelOff()
         # Always from 0 on, so that maps of different scans and blocks can be compared.
         display.SetWindowLevelMinMax(0, largest)
         # Of integers, Slicer cuts the decimals of a threshold off.
-        display.SetThreshold(1 if counts else SHOWN, SURE if kind == CONFIDENCE else max(largest, 1))
+        display.SetThreshold(1 if counts else _LEAST_SHOWN, _CERTAIN if kind == CONFIDENCE else max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
         # Last, or Slicer would take a second to look for a window of its own.
         node.SetAndObserveImageData(data)
         record_origin(node, volume, kind, parameters, content)
-        follow(volume, node)
-        slice_views.add_legend(node, legend_of(kind), *((largest + 1, 0) if counts else (6, 1)))
+        attach_to_volume(volume, node)
+        slice_views.add_legend(node, _legend_title(kind), *((largest + 1, 0) if counts else (6, 1)))
     return node
 
 
-def legend_of(kind):
+def _legend_title(kind):
     """What the colours of a map mean, in a few words and short lines."""
     if kind.startswith(SPATIAL):
         title = _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
     else:
-        sure = _("Confidence\n(clear: > {sure})").format(sure=SURE)
+        sure = _("Confidence\n(clear: > {sure})").format(sure=_CERTAIN)
         title = {CONFIDENCE: sure, DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
     # An empty line parts it from the topmost number.
     return title + "\n"
@@ -138,7 +134,7 @@ def show_maps(volume, nodes, outlined=True):
     """
     for node in nodes:
         if node.IsA("vtkMRMLScalarVolumeNode"):
-            slice_views.show_over(volume, node)
+            slice_views.show_over_volume(volume, node)
             slice_views.outline_structures(node, outlined)
     return next((node for node in nodes if node.IsA("vtkMRMLPlotChartNode")), None)
 
@@ -151,8 +147,8 @@ def map_shown(volume):
 def hide_maps(volume):
     """Take maps off the slice views of the scene of a volume node; structures are shown as before."""
     if volume is not None and volume.GetScene() is not None:
-        slice_views.take_off(volume.GetScene())
-        slice_views.fill_structures(volume.GetScene())
+        slice_views.restore_foreground(volume.GetScene())
+        slice_views.restore_structures(volume.GetScene())
 
 
 def outline(volume, outlined):

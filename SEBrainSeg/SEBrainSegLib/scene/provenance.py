@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import slicer
-from vtk.util.numpy_support import vtk_to_numpy
 
 from ..choices.parameters import Parameters
 from ..choices.structures import selected, structures
@@ -19,7 +18,7 @@ from ..errors import SEBrainSegError
 from ..lazy import sitk
 from ..networks import bundled, user_models
 from ..translation import tr as _
-from .volume_nodes import MOVED, is_left_handed, problem, refuse_unusable, right_handed
+from .volume_nodes import MOVED, array_of_image, is_left_handed, problem, refuse_unusable, right_handed
 
 # The marks on our nodes: what it is, what made it from which voxels, and the reference to the volume.
 KIND, CHOICE, VOXELS, GRID = (f"SEBrainSeg.{mark}" for mark in ("Kind", "Choice", "Voxels", "Grid"))
@@ -69,7 +68,7 @@ def content_of(volume: slicer.vtkMRMLVolumeNode) -> Content:
     """
     refuse_unusable(volume)
     data = volume.GetImageData()
-    voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+    voxels = array_of_image(data)
     if is_left_handed(volume):
         voxels = voxels[::-1]
     text = str((data.GetDimensions(), str(voxels.dtype), zlib.crc32(np.ascontiguousarray(voxels))))
@@ -239,9 +238,9 @@ def in_steps(node, pause=None):
         raise
 
 
-def nodes_of(scene):
-    """Return all nodes of a scene, in its order."""
-    return [scene.GetNthNode(index) for index in range(scene.GetNumberOfNodes())]
+def nodes_of(scene: slicer.vtkMRMLScene, kind: str = "vtkMRMLNode") -> list[slicer.vtkMRMLNode]:
+    """Return the nodes of a scene that are of a class or one derived from it, in the scene's order."""
+    return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
 
 
 def _remove_nodes(scene, nodes):

@@ -5,7 +5,7 @@ import vtk
 
 from ..analysis.volume_table import texts
 from ..translation import tr as _
-from .hierarchy import stand_beside, stand_under
+from .hierarchy import make_child_of, place_beside
 from .provenance import CHANNELS, all_or_nothing, record_origin
 
 # Lines of a plot that colour-blind people can tell apart.
@@ -44,7 +44,7 @@ def add_table(node, name, columns):
                 column.InsertNextValue(float(value) if numbers else str(value))
             table.AddColumn(column)
         table.SetLocked(True)
-        stand_beside(node, table)
+        place_beside(node, table)
     return table
 
 
@@ -68,8 +68,8 @@ def add_channels(volume, excitation, parameters, content=None):
         table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
         record_origin(chart, volume, kind, parameters, content)
-        stand_beside(volume, chart)
-        stand_under(chart, table)
+        place_beside(volume, chart)
+        make_child_of(chart, table)
         looks = (BLUE, "LineStyleSolid"), (ORANGE, "LineStyleDash"), (BLACK, "LineStyleDot")
         for title, (color, style) in zip(lines, looks):
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
@@ -82,7 +82,7 @@ def add_channels(volume, excitation, parameters, content=None):
             series.SetLineStyle(getattr(series, style))
             series.SetMarkerStyle(series.MarkerStyleNone)
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
-            stand_under(chart, series)
+            make_child_of(chart, series)
         # Of the size of a quarter of the views: the title names the lines, as a legend would lie over them.
         block = excitation.block.capitalize()
         chart.SetTitle(_("{block}: mean (solid) + spread (dashed), - spread (dotted)").format(block=block))
