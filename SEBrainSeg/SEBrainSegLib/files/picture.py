@@ -32,21 +32,13 @@ OPACITY = 0.45
 YELLOW = (255, 220, 80)  # remarks
 
 
-LETTERS = {
-    "L": ("1....", "1....", "1....", "1....", "1....", "1....", "11111"),
-    "R": ("1111.", "1...1", "1...1", "1111.", "1.1..", "1..1.", "1...1"),
-    "A": (".111.", "1...1", "1...1", "11111", "1...1", "1...1", "1...1"),
-    "P": ("1111.", "1...1", "1...1", "1111.", "1....", "1....", "1...."),
-}
-
-
 # What stands at the left and the right edge of a panel: as in Slicer, the patient's left is on the right.
 EDGES = {"coronal": "RL", "axial": "RL", "sagittal": "AP"}
 
 
 def write_letter(panel, letter, row, column):
-    """Draw a 5 x 7 letter, white on black, into an RGB panel."""
-    pixels = np.array([[dot == "1" for dot in line] for line in LETTERS[letter]]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+    """Draw a letter, white on black, into an RGB panel."""
+    pixels = lettering.line(letter, ZOOM)[:, : lettering.WIDTH * ZOOM]
     height, width = pixels.shape
     panel[row : row + height, column : column + width] = 255 * pixels[..., None]
 
@@ -114,7 +106,7 @@ def written(remarks, width):
     letters = max(1, (width - 2 * GAP) // (ZOOM * (lettering.WIDTH + 1)))
     for text in remarks:
         for each in lettering.wrapped(text, letters):
-            dots = lettering.line(each[:letters]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+            dots = lettering.line(each[:letters], ZOOM)
             row = np.zeros((dots.shape[0] + GAP, width, 3), np.uint8)
             row[: dots.shape[0], GAP : GAP + dots.shape[1]] = dots[..., None] * np.array(YELLOW, np.uint8)
             rows.append(row)
@@ -146,7 +138,7 @@ def picture(image, labels, structures, remarks=()):
                 opacity = OPACITY * (label > 0) + (1 - OPACITY) * (outlined(label) & (label > 0))
                 panel = panel * (1 - opacity[..., None]) + colors[label] * opacity[..., None]
             panel = panel.astype(np.uint8)
-            for letter, column in zip(letters, (GAP, panel.shape[1] - GAP - 5 * ZOOM)):
+            for letter, column in zip(letters, (GAP, panel.shape[1] - GAP - lettering.WIDTH * ZOOM)):
                 write_letter(panel, letter, GAP, column)
             panels.append(panel)
         height = max(panel.shape[0] for panel in panels)
