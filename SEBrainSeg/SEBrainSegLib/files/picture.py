@@ -3,9 +3,14 @@
 Of a 2D image or a single slice it shows just that. Remarks stand beneath.
 """
 
+import os
+from collections.abc import Sequence
+from typing import Union
+
 import numpy as np
 import SimpleITK as sitk
 
+from ..choices.structures import Structure
 from ..choices.structures import structures as brain_structures
 from ..inference.brain_region import head_box
 from ..inference.geometry import BRAIN_SPACING, VIEWS, conform, corners
@@ -113,7 +118,9 @@ def written(remarks, width):
     return np.concatenate([*rows, np.zeros((0, width, 3), np.uint8)])
 
 
-def picture(image, labels, structures, remarks=()):
+def picture(
+    image: sitk.Image, labels: sitk.Image, structures: Sequence[Structure], remarks: Sequence[str] = ()
+) -> np.ndarray:
     """Render an RGB picture.
 
     Args:
@@ -147,7 +154,13 @@ def picture(image, labels, structures, remarks=()):
     return np.concatenate([*rows, written(remarks, rows[0].shape[1])])
 
 
-def write(image, labels, structures, path, remarks=()):
+def write(
+    image: sitk.Image,
+    labels: sitk.Image,
+    structures: Sequence[Structure],
+    path: Union[str, os.PathLike],
+    remarks: Sequence[str] = (),
+) -> None:
     """Write :func:`picture` as PNG."""
     pixels = picture(image, labels, structures, remarks)
     sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(path))

@@ -5,8 +5,10 @@ import math
 import os
 import threading
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -19,7 +21,7 @@ from .orientation import UNSTATED, add_note, mark_unstated, settled
 
 
 @by_native_path
-def read(path, orientation="", series=""):
+def read(path: Union[str, Path], orientation: str = "", series: str = "") -> sitk.Image:
     """Read a volume.
 
     What its metadata tell besides: :func:`.orientation.problem` whether its orientation is known, without which no
@@ -118,7 +120,7 @@ def unreadable(path):
     )
 
 
-class Silence:
+class _Silence:
     """How many are reading, and whether ITK warned before the first of them began."""
 
     lock = threading.Lock()
@@ -127,26 +129,26 @@ class Silence:
 
 
 @contextmanager
-def quietly():
+def quietly() -> Iterator[None]:
     """Keep ITK's and GDCM's readers from reporting an unfit file on the console: an exception or an answer is enough.
 
     ITK knows one switch for the whole process: the first of several threads that read turns it, the last one back.
     """
-    with Silence.lock:
-        if not Silence.readers:
-            Silence.warned = sitk.ProcessObject.GetGlobalWarningDisplay()
+    with _Silence.lock:
+        if not _Silence.readers:
+            _Silence.warned = sitk.ProcessObject.GetGlobalWarningDisplay()
             sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        Silence.readers += 1
+        _Silence.readers += 1
     try:
         yield
     finally:
-        with Silence.lock:
-            Silence.readers -= 1
-            if not Silence.readers:
-                sitk.ProcessObject.SetGlobalWarningDisplay(Silence.warned)
+        with _Silence.lock:
+            _Silence.readers -= 1
+            if not _Silence.readers:
+                sitk.ProcessObject.SetGlobalWarningDisplay(_Silence.warned)
 
 
-def is_dicom(folder):
+def is_dicom(folder: Union[str, Path]) -> bool:
     """Whether a folder holds slices of DICOM series."""
     with quietly(), native_folder(folder) as native:
         return bool(dicom.series_of(native))

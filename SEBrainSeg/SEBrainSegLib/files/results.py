@@ -3,7 +3,9 @@
 import csv
 import errno
 import os
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Union
 
 import SimpleITK as sitk
 
@@ -25,12 +27,12 @@ CONFIDENCE = "_confidence.nii.gz"
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk of any PNG file: its name and its checksum
 
 
-def result_paths(folder, name, endings=ENDINGS):
+def result_paths(folder: Union[str, Path], name: str, endings: Iterable[str] = ENDINGS) -> dict[str, Path]:
     """Map every ending to the path of that result."""
     return {ending: Path(folder) / f"{name}{ending}" for ending in endings}
 
 
-def existing(paths):
+def existing(paths: dict[str, Path]) -> list[Path]:
     """Return the paths of those results that are there.
 
     Raises:
@@ -48,14 +50,14 @@ def existing(paths):
         ) from None
 
 
-def refuse_existing(paths, overwrite=False):
+def refuse_existing(paths: dict[str, Path], overwrite: bool = False) -> None:
     """Raise :class:`SEBrainSegError` if there cannot be such results, or are already and must not be replaced."""
     there = existing(paths)
     if there and not overwrite:
         raise SEBrainSegError(f"{there[0]} exists; choose another folder with -o or replace it with --overwrite.")
 
 
-def refuse_file_in_the_way(folder, option="-o"):
+def refuse_file_in_the_way(folder: Union[str, Path], option: str = "-o") -> None:
     """Refuse a folder that cannot be made because a file has its name, or that of a parent.
 
     Args:
@@ -72,7 +74,7 @@ def refuse_file_in_the_way(folder, option="-o"):
             )
 
 
-def check_writable(folder):
+def check_writable(folder: Union[str, Path]) -> None:
     """Make the folder if need be; better to learn before a segmentation than after that nothing can be written there.
 
     Raises:

@@ -1,7 +1,13 @@
 """Slicer's segmentation file (.seg.nrrd), written without Slicer."""
 
+import os
+from collections.abc import Iterable
+from typing import Union
+
 import numpy as np
 import SimpleITK as sitk
+
+from ..choices.structures import Structure
 
 
 def reference_geometry(image):
@@ -14,7 +20,7 @@ def reference_geometry(image):
     return "".join(f"{value:.15g};" for value in [*(to_ras @ matrix).ravel(), *extent])
 
 
-def write(labels, structures, path):
+def write(labels: sitk.Image, structures: Iterable[Structure], path: Union[str, os.PathLike]) -> None:
     """Write a label image as a segmentation of all structures in one layer.
 
     Args:
