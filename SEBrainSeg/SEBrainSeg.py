@@ -651,7 +651,7 @@ class SEBrainSegLogic(ScriptedLoadableModuleLogic):
         # Before PyTorch is installed, during which the scene may change.
         volume_nodes.refuse_unusable(volumeNode, bundled=not any(parameters.model for parameters in job.choices))
         ensure_torch()
-        voxels, image = provenance.voxels_of(volumeNode), volume_nodes.image_of(volumeNode)
+        voxels, image = provenance.content_of(volumeNode), volume_nodes.image_of(volumeNode)
         from SEBrainSegLib.inference import run as inference_run
 
         return inference_run.run(image, job, progress, cancelled), voxels

@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "SEBrainSeg"))
 from SEBrainSegLib import SEBrainSegError, segment  # noqa: E402
 from SEBrainSegLib.choices.parameters import Parameters  # noqa: E402
 from SEBrainSegLib.choices.structures import IGNORED, structures  # noqa: E402
+from SEBrainSegLib.files.atomic import replaced_whole
 from SEBrainSegLib.networks import bundled  # noqa: E402
 
 COLUMNS = ("network", "protocol", "scan", "structure", "dice", "hausdorff95_mm", "model_sha256", "scan_sha256")
@@ -226,15 +226,13 @@ class Values:
         # Rounded here already, so that a run that goes on gives the tables of one that did not end.
         values = np.round(values, 6)
         self.stored[network, protocol, scan] = checksums, values
-        beside = self.path.with_suffix(".part")
-        with open(beside, "w", newline="", encoding="utf-8") as file:
+        with replaced_whole(self.path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(COLUMNS)
             for key, (checksums_of_key, rows) in self.stored.items():
                 for structure, pair in zip(structures(), rows):
                     written = ["" if np.isnan(value) else f"{value:.6f}" for value in pair]
                     writer.writerow([*key, structure.name, *written, *checksums_of_key])
-        os.replace(beside, self.path)
         return values
 
 

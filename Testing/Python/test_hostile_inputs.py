@@ -1,5 +1,6 @@
 """What nobody should feed it, and what happens then: the rows of ``Testing/hostile-inputs.md`` without another test."""
 
+import errno
 import gc
 import json
 import os
@@ -586,6 +587,149 @@ def test_a_summary_that_runs_share_loses_no_row(tmp_path):
     assert len(summary.read_rows(path)) == 24
 
 
+HOLDER = """
+import os, sys, time
+from SEBrainSegLib.files.folder_lock import locked_folder
+
+with locked_folder(sys.argv[1]):
+    print("held", flush=True)
+    sys.stdin.readline()
+"""
+
+
+@pytest.fixture
+def holder(tmp_path):
+    """Another process that holds the lock of ``tmp_path`` until a line is written to it, or it is killed."""
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    process = subprocess.Popen(command, cwd=LIBRARY, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert process.stdout.readline() == "held\n"
+    yield process
+    process.kill()
+    process.communicate()
+
+
+def test_a_run_that_waits_for_a_lock_for_too_long_says_so(tmp_path, holder, monkeypatch):
+    monkeypatch.setattr(folder_lock, "LONGEST_WAIT", 0.1)
+    with pytest.raises(SEBrainSegError, match=f"Another run has kept {re.escape(str(tmp_path))} locked"):
+        with folder_lock.locked_folder(tmp_path):
+            pass
+    monkeypatch.setattr(folder_lock, "LONGEST_WAIT", 60.0)
+    holder.communicate("end\n")
+    with folder_lock.locked_folder(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_run_frees_its_lock(tmp_path, holder):
+    holder.kill()
+    holder.wait()
+    with folder_lock.locked_folder(tmp_path):
+        pass
+    assert os.listdir(tmp_path) == []
+
+
+class Holders:
+    """Threads in ``with locked_folder(folder)``, which stay there until two of them do or the test ends."""
+
+    def __init__(self, folder):
+        self.folder, self.inside, self.most = folder, set(), 0
+        self.entered, self.two, self.over = threading.Event(), threading.Event(), threading.Event()
+
+    def start(self):
+        thread = threading.Thread(target=self.hold)
+        thread.start()
+        return thread
+
+    def hold(self):
+        with folder_lock.locked_folder(self.folder):
+            self.inside.add(threading.current_thread())
+            self.most = max(self.most, len(self.inside))
+            self.entered.set()
+            if len(self.inside) > 1:
+                self.two.set()
+            self.two.wait(0.5)
+            self.inside.discard(threading.current_thread())
+
+
+@POSIX
+def test_a_waiter_does_not_remove_the_lock_of_another_that_was_quicker(tmp_path, holder, monkeypatch):
+    """Whoever waits for a killed run's lock and is about to remove it is held up until another has one of its own."""
+    holders = Holders(tmp_path)
+
+    def held_up(original):
+        def call(path, *arguments, **options):
+            is_waiter = threading.current_thread() not in holders.inside and str(tmp_path) in os.fspath(path)
+            if is_waiter and not first.locked() and first.acquire(blocking=False):
+                holders.entered.wait(60)
+            return original(path, *arguments, **options)
+
+        return call
+
+    first = threading.Lock()
+    holder.kill()
+    holder.wait()
+    for name in ("rmdir", "unlink", "remove"):
+        monkeypatch.setattr(os, name, held_up(getattr(os, name)))
+    threads = [holders.start() for _ in range(2)]
+    for each in threads:
+        each.join()
+    assert holders.most == 1
+
+
+@POSIX
+def test_a_lock_whose_file_was_removed_meanwhile_is_none(tmp_path, monkeypatch):
+    """One run opens the file of a lock; before it locks it, the holder leaves and another run comes."""
+    import fcntl
+
+    holders, original = Holders(tmp_path), fcntl.flock
+    opened, left = threading.Event(), threading.Event()
+
+    def flock(*arguments):
+        if threading.current_thread() is late and not opened.is_set():
+            opened.set()
+            left.wait(60)
+        return original(*arguments)
+
+    with folder_lock.locked_folder(tmp_path):
+        monkeypatch.setattr(fcntl, "flock", flock)
+        late = threading.Thread(target=holders.hold)
+        late.start()
+        assert opened.wait(60)
+    quick = holders.start()
+    assert holders.entered.wait(60)
+    left.set()
+    for each in (late, quick):
+        each.join()
+    assert holders.most == 1 and os.listdir(tmp_path) == []
+
+
+@POSIX
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_is_refused_in_a_sentence(tmp_path, monkeypatch, code):
+    import fcntl
+
+    def flock(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(SEBrainSegError, match="knows no locks.*another disk"):
+        results.write_results(None, "new", results.result_paths(tmp_path, "scan"), writers=TEXTS)
+    assert not [name for name in os.listdir(tmp_path) if name.startswith("scan")]
+
+
+def test_a_folder_that_became_read_only_is_said_to_be(tmp_path, monkeypatch):
+    class ReadOnly(folder_lock.FileLock):
+        def acquire(self, *_, **__):
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(folder_lock, "FileLock", ReadOnly)
+    with pytest.raises(SEBrainSegError, match=f"could not be written to .*{os.strerror(errno.EROFS)}"):
+        results.write_results(None, "new", results.result_paths(tmp_path, "scan"), writers=TEXTS)
+    with pytest.raises(SEBrainSegError, match=os.strerror(errno.EROFS)):
+        summary.update(tmp_path / summary.FILE, [{"input": "a", "network": "unet", "status": "segmented"}])
+    assert os.listdir(tmp_path) == []
+
+
 KILLED = """
 import json, os, sys
 from pathlib import Path
@@ -601,7 +745,7 @@ def dying(original):
         calls["left"] -= 1
         return original(*arguments, **options)
     return call
-for place in range(40):
+for place in range(80):
     paths = results.result_paths(folder / str(place), "scan")
     results.write_results(None, "old", paths, writers=writers)
     if os.fork() == 0:
@@ -616,13 +760,12 @@ for place in range(40):
 
 
 @POSIX
-def test_killed_at_any_moment_it_leaves_no_mixture_and_bars_nobody(tmp_path, monkeypatch):
+def test_killed_at_any_moment_it_leaves_no_mixture_and_bars_nobody(tmp_path):
     """The process ends at each of its calls of the operating system in turn, without tidying up."""
     command = [sys.executable, "-c", KILLED, str(tmp_path)]
     shown = subprocess.run(command, cwd=LIBRARY, capture_output=True, text=True, check=True).stdout
     outcomes = dict(map(json.loads, shown.splitlines()))
     assert set(outcomes.values()) == {0, 9}
-    monkeypatch.setattr(folder_lock, "PATIENCE", 0.2)
     kinds, locked = set(), 0
     for place, status in outcomes.items():
         paths = results.result_paths(tmp_path / str(place), "scan")

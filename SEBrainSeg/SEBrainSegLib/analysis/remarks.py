@@ -14,19 +14,19 @@ from typing import NamedTuple, Optional
 from ..choices.structures import structures
 from ..resources import resource
 
-MEASURED = "unet-scse-coronal"
+_MEASURED_NETWORK = "unet-scse-coronal"
 
 
-FARTHEST = 2.0  # times smaller or larger than in any held-out scan
+_LARGEST_FACTOR = 2.0  # times smaller or larger than in any held-out scan
 
 
-UNSURE = 0.1  # less confident than in any held-out scan
+_CONFIDENCE_MARGIN = 0.1  # less confident than in any held-out scan
 
 
-ASYMMETRIC = 3.0  # times the standard deviation from the mean of held-out scans
+_LARGEST_DEVIATION = 3.0  # times the standard deviation from the mean of held-out scans
 
 
-LEAST_ASYMMETRIC = 10.0  # percent, whatever the standard deviation
+_LEAST_ASYMMETRY = 10.0  # percent, whatever the standard deviation
 
 
 class Range(NamedTuple):
@@ -51,7 +51,7 @@ class Range(NamedTuple):
 
 
 @cache
-def ranges():
+def ranges() -> dict[tuple[str, int], Range]:
     """Return a :class:`Range` by protocol and label; none if the file is not there."""
     try:
         with open(resource("Expectations.csv"), newline="", encoding="utf-8") as file:
@@ -69,7 +69,7 @@ def ranges():
     }
 
 
-def whole_brain(volumes, protocol):
+def whole_brain(volumes: dict[int, float], protocol: str) -> float:
     """Return the ml of the brain if every structure that was found had its usual share; 0 if none was.
 
     Args:
@@ -82,7 +82,7 @@ def whole_brain(volumes, protocol):
     return median(2 * volumes[label] / (each.smallest + each.largest) for label, each in known.items())
 
 
-def out_of_proportion(volumes, protocol):
+def out_of_proportion(volumes: dict[int, float], protocol: str) -> list[int]:
     """Return the labels of structures that were found, but are far too small or large for the others that were.
 
     Args:
@@ -95,7 +95,7 @@ def out_of_proportion(volumes, protocol):
     return [
         label
         for label, ml in found.items()
-        if not expected[label].smallest / FARTHEST <= ml / whole <= expected[label].largest * FARTHEST
+        if not expected[label].smallest / _LARGEST_FACTOR <= ml / whole <= expected[label].largest * _LARGEST_FACTOR
     ]
 
 
@@ -109,7 +109,7 @@ def remarks(segmentation):
     """
     if segmentation.parameters.model:
         return {}
-    confidences = segmentation.confidences if segmentation.parameters.networks == (MEASURED,) else {}
+    confidences = segmentation.confidences if segmentation.parameters.networks == (_MEASURED_NETWORK,) else {}
     whole = segmentation.structures == structures()
     total, found = sum(segmentation.volumes.values()), {}
     for structure in segmentation.structures:
@@ -124,11 +124,11 @@ def remarks(segmentation):
         if volume == 0 and expected.smallest > 0:
             found[structure.label] = f"not found, unlike in the {expected.scans} held-out scans; look at it"
             continue
-        if share is not None and share < expected.smallest / FARTHEST:
+        if share is not None and share < expected.smallest / _LARGEST_FACTOR:
             notes.append("much smaller than")
-        if share is not None and share > expected.largest * FARTHEST:
+        if share is not None and share > expected.largest * _LARGEST_FACTOR:
             notes.append("much larger than")
-        if confidence is not None and confidence < expected.confidence - UNSURE:
+        if confidence is not None and confidence < expected.confidence - _CONFIDENCE_MARGIN:
             notes.append("less certain than")
         texts = ["cut off by the edge of the scan"] if is_cut else []
         if notes:
@@ -153,7 +153,7 @@ def asymmetry_remark(segmentation, left, right):
     if left in segmentation.cut_off or right in segmentation.cut_off:
         return ""
     asymmetry = 200 * (ml[0] - ml[1]) / sum(ml)
-    if abs(asymmetry - known.asymmetry) <= max(ASYMMETRIC * known.spread, LEAST_ASYMMETRIC):
+    if abs(asymmetry - known.asymmetry) <= max(_LARGEST_DEVIATION * known.spread, _LEAST_ASYMMETRY):
         return ""
     larger, other = ("left", "right") if asymmetry > known.asymmetry else ("right", "left")
     return (

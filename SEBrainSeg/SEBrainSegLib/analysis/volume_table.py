@@ -1,9 +1,18 @@
 """The volumes of structures, and their table: left, right, asymmetry, confidence and remarks."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from ..lazy import sitk
 from .remarks import asymmetry_remark, remarks
+
+if TYPE_CHECKING:
+    from ..choices.structures import Structure
+    from ..inference.result import Segmentation
 
 COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "cut_off", "asymmetry_percent", "confidence", "remark")
 
@@ -11,7 +20,7 @@ COLUMNS = ("structure", "left_ml", "right_ml", "total_ml", "cut_off", "asymmetry
 WHOLE = "Whole brain"  # the row of what is to be said of all structures together
 
 
-def volumes_of(labels, structures):
+def volumes_of(labels: sitk.Image, structures: Iterable[Structure]) -> dict[int, float]:
     """Return the ml of every structure by label of a label image; a 2D image counts as 1 mm thick."""
     side = labels.GetDimension()
     counts = np.bincount(sitk.GetArrayViewFromImage(labels).ravel())
@@ -22,7 +31,7 @@ def volumes_of(labels, structures):
     return {structure.label: float(counts[structure.label] * voxel / 1000) for structure in structures}
 
 
-def rows(segmentation):
+def rows(segmentation: Segmentation) -> list[dict[str, str | float]]:
     """Return the table of a segmentation: one dict of :data:`COLUMNS` for a pair or for a structure without a side.
 
     Volumes are in ml; ``cut_off`` names the sides that the edge of the scan cuts off, or is ``yes`` of a structure
@@ -33,14 +42,14 @@ def rows(segmentation):
     pairs: dict[str, dict[str, int]] = {}
     for structure in segmentation.structures:
         pairs.setdefault(structure.unsided_name, {})[structure.side] = structure.label
-    found = [row(name, sides, segmentation, notes) for name, sides in pairs.items()]
+    found = [_row(name, sides, segmentation, notes) for name, sides in pairs.items()]
     if segmentation.implausibility:
         whole = {**dict.fromkeys(COLUMNS, ""), "structure": WHOLE, "total_ml": sum(segmentation.volumes.values())}
         found.insert(0, {**whole, "remark": f"unlikely to be right: {segmentation.implausibility}"})
     return found
 
 
-def row(name, sides, segmentation, notes):
+def _row(name, sides, segmentation, notes):
     """One row; ``sides`` maps sides to labels."""
     ml = {side: segmentation.volumes[label] for side, label in sides.items()}
     left, right, total = ml.get("left", ""), ml.get("right", ""), sum(ml.values())
@@ -62,12 +71,12 @@ def row(name, sides, segmentation, notes):
     return dict(zip(COLUMNS, (name, left, right, total, cut, asymmetry, confidence, "; ".join(texts))))
 
 
-def remark_lines(segmentation):
+def remark_lines(segmentation: Segmentation) -> list[str]:
     """Return the remarks of the table of a segmentation, a text for each row that has one."""
     return [f"{row['structure']}: {row['remark']}" for row in rows(segmentation) if row["remark"]]
 
 
-def texts(row):
+def texts(row: dict[str, str | float]) -> dict[str, str]:
     """Return a row of :func:`rows` as text: ml and confidences with three digits, percent with one."""
     digits = {"asymmetry_percent": 1}
     return {

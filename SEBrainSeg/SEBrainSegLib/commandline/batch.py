@@ -11,10 +11,11 @@ from typing import Any, Callable, NamedTuple, Optional
 
 from ..choices.parameters import Parameters
 from ..errors import SEBrainSegError, UnlikelyError
+from ..files.endings import stem
 from ..files.names import shown
 from ..files.orientation import notes
 from ..files.reading import read
-from ..files.results import check_writable, refuse_existing, stem, write_results
+from ..files.results import check_writable, refuse_existing, write_results
 from ..text import duration
 from .inputs import Scan, results_name
 from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, remarks_in, row_of, update, volumes_in

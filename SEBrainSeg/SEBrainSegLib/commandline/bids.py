@@ -17,6 +17,7 @@ from ..analysis import volume_table
 from ..choices.parameters import Parameters
 from ..errors import SEBrainSegError
 from ..files import results
+from ..files.atomic import replaced_whole
 from ..files.names import shown
 from ..files.results import CONFIDENCE, WRITERS, result_paths
 from ..resources import version
@@ -285,9 +286,8 @@ def _write_volumes(image, found, path):
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     """Write a dictionary, in whole or not at all."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(beside, path)
+    with replaced_whole(path) as beside:
+        beside.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -12,13 +12,10 @@ from ..choices.parameters import Parameters
 from ..choices.vocabulary import Architecture, Protocol, Variant, View, values
 from ..errors import SEBrainSegError
 from ..files import results
+from ..files.endings import IMAGES, PICTURES, split_ending, stem
 from ..files.names import shown
 from ..files.reading import is_dicom
-from ..files.results import CONFIDENCE, IMAGE_ENDINGS, result_paths, stem
-
-# 2D images in a folder are scans to a model that was trained on such, else pictures of something.
-FLAT_ENDINGS = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-
+from ..files.results import CONFIDENCE, result_paths
 
 DERIVATIVE = "sebrainseg"  # what BIDS calls our results in their names
 
@@ -117,11 +114,13 @@ def _is_image(path: str, flat: bool) -> bool:
     name = os.path.basename(path).lower()
     if name.startswith(".") or not os.path.isfile(path):
         return False
-    if name.endswith(FLAT_ENDINGS) and not flat:
+    beginning, ending = split_ending(os.path.basename(path))
+    # Pictures in a folder are scans to a model that was trained on such, else pictures of something.
+    if ending in PICTURES and not flat:
         return False
-    if name.endswith(".img") and os.path.exists(f"{path[:-4]}.hdr"):
+    if ending in (".img", ".img.gz") and os.path.exists(os.path.join(os.path.dirname(path), f"{beginning}.hdr")):
         return False
-    return name.endswith(IMAGE_ENDINGS)
+    return ending in IMAGES
 
 
 def _in_folder(folder: str, flat: bool) -> list[str]:

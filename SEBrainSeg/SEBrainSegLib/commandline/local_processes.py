@@ -13,7 +13,8 @@ from multiprocessing import connection
 from typing import Any
 
 from ..errors import SEBrainSegError
-from ..files.reading import MGH_ENDINGS, read
+from ..files import endings
+from ..files.reading import read
 from ..inference import memory
 from .batch import Outcome, Work, attempt
 from .inputs import Scan
@@ -139,7 +140,7 @@ class Reader:
 
     def read(self, path, orientation="", series=""):
         """Read as :func:`.reading.read`; a crash is a :class:`SEBrainSegError`, too."""
-        if str(path).lower().endswith((".nii", ".nii.gz", *MGH_ENDINGS)):
+        if str(path).lower().endswith((*endings.NIFTI, *endings.MGH)):
             return read(path, orientation, series)
         if self.process is None:
             self.start()

@@ -1,16 +1,14 @@
 """The table of a run over many scans: one row a scan, complete at any moment."""
 
 import csv
-import os
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
 from ..analysis.volume_table import WHOLE
 from ..errors import SEBrainSegError
-from ..files.folder_lock import turn
-from ..files.results import BESIDE
+from ..files.atomic import replaced_whole
+from ..files.folder_lock import locked_folder
 
 if TYPE_CHECKING:
     from .inputs import Scan
@@ -132,7 +130,7 @@ def update(path: Path, rows: Iterable[dict[str, str]]) -> None:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with turn(path.parent):
+        with locked_folder(path.parent):
             kept = read_rows(path)
             for row in rows:
                 kept[row["input"], row["network"]] = row
@@ -146,10 +144,7 @@ def _rewrite(path: Path, rows: Iterable[dict[str, str]]) -> None:
     columns = dict.fromkeys(COLUMNS)
     for row in rows:
         columns.update(dict.fromkeys(row))
-    with tempfile.TemporaryDirectory(prefix=BESIDE, dir=path.parent) as beside:
-        made = Path(beside) / path.name
-        with open(made, "w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(rows)
-        os.replace(made, path)
+    with replaced_whole(path) as beside, open(beside, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(columns), restval="")
+        writer.writeheader()
+        writer.writerows(rows)

@@ -3,6 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import combinations
+from pathlib import Path
+from typing import Union
 
 import numpy as np
 import SimpleITK as sitk
@@ -12,14 +14,14 @@ from ..inference.geometry import corners
 from . import orientation
 
 # How far slices may be from where they should be, in mm: rounding in their headers, but no missing slice.
-TOLERANCE = 0.1
+_TOLERANCE = 0.1
 
 
 POSITION, ORIENTATION, DESCRIPTION, INSTANCE = "0020|0032", "0020|0037", "0008|103e", "0008|0018"
 
 
 # What tells volumes of one series apart, in words and with their unit.
-PARTS = {
+_DIFFERING_TAGS = {
     "0018|0081": ("echoes", "echo time {} ms"),
     "0018|0086": ("echoes", "echo {}"),
     "0008|0008": ("kinds of image", "{}"),
@@ -31,7 +33,7 @@ PARTS = {
 }
 
 
-LISTED = 12  # volumes in a message
+_MOST_LISTED = 12  # volumes in a message
 
 
 @dataclass(frozen=True)
@@ -61,12 +63,12 @@ class Volume:
     kind: str = ""
 
 
-def series_of(folder):
+def series_of(folder: Union[str, Path]) -> tuple[str, ...]:
     """Return the UIDs of the DICOM series in a folder."""
     return sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
 
 
-def slice_at(path):
+def _slice_of_file(path):
     """Read the header of a DICOM file."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(path)
@@ -76,10 +78,10 @@ def slice_at(path):
     except RuntimeError:
         raise SEBrainSegError(f"{path} is a damaged DICOM file; export its series again.") from None
     tags = {key: reader.GetMetaData(key).strip(" \0") for key in reader.GetMetaDataKeys()}
-    return Slice(path, numbers(tags, POSITION, 3), numbers(tags, ORIENTATION, 6), tags)
+    return Slice(path, _rounded_numbers(tags, POSITION, 3), _rounded_numbers(tags, ORIENTATION, 6), tags)
 
 
-def numbers(tags, key, count):
+def _rounded_numbers(tags, key, count):
     """The values of a tag, rounded to what headers are true to; ``()`` if it has none."""
     try:
         values = tuple(round(float(value), 4) for value in tags.get(key, "").split("\\"))
@@ -88,7 +90,7 @@ def numbers(tags, key, count):
     return values if len(values) == count else ()
 
 
-def volumes_of(folder, series):
+def _volumes_of(folder, series):
     """Return the volumes of a series, a list of :class:`Volume`.
 
     Raises:
@@ -96,13 +98,15 @@ def volumes_of(folder, series):
     """
     files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series)
     # A file that was copied is there once.
-    slices = list({each.tags.get(INSTANCE, each.path): each for each in map(slice_at, files)}.values())
+    slices = list({each.tags.get(INSTANCE, each.path): each for each in map(_slice_of_file, files)}.values())
     about = [slices[0].tags.get(DESCRIPTION, "")]
     by_axes: dict[tuple, list] = {}
     for each in slices:
         by_axes.setdefault(tuple(np.round(each.axes, 3)), []).append(each)
     groups = [
-        (kind, [*about, *words], part) for same in by_axes.values() for kind, words, part in told_apart(same, folder)
+        (kind, [*about, *words], part)
+        for same in by_axes.values()
+        for kind, words, part in _split_by_tags(same, folder)
     ]
     if len(by_axes) > 1:
         groups = [(kind or "orientations", words, part) for kind, words, part in groups]
@@ -114,13 +118,13 @@ def volumes_of(folder, series):
     return volumes
 
 
-def told_apart(slices, folder):
+def _split_by_tags(slices, folder):
     """Return ``(kind, words, slices)`` for every volume among slices of one orientation."""
     places = Counter(each.position for each in slices)
     repeated = max(places.values())
     if repeated == 1 or () in places:
         return [("", [], slices)]
-    varying = [key for key in PARTS if len({each.tags.get(key) for each in slices}) > 1]
+    varying = [key for key in _DIFFERING_TAGS if len({each.tags.get(key) for each in slices}) > 1]
     for count in range(1, len(varying) + 1):
         for keys in combinations(varying, count):
             groups: dict[tuple, list] = {}
@@ -129,8 +133,12 @@ def told_apart(slices, folder):
             alone = all(len({each.position for each in group}) == len(group) for group in groups.values())
             if alone and len(groups) == repeated:
                 return [
-                    (PARTS[keys[0]][0], [PARTS[key][1].format(value) for key, value in zip(keys, values)], group)
-                    for values, group in sorted(groups.items(), key=lambda item: in_order(item[0]))
+                    (
+                        _DIFFERING_TAGS[keys[0]][0],
+                        [_DIFFERING_TAGS[key][1].format(value) for key, value in zip(keys, values)],
+                        group,
+                    )
+                    for values, group in sorted(groups.items(), key=lambda item: _sort_key(item[0]))
                 ]
     raise SEBrainSegError(
         f"{folder} holds {repeated} slices in the same place that their headers do not tell apart; "
@@ -138,12 +146,12 @@ def told_apart(slices, folder):
     )
 
 
-def in_order(values):
+def _sort_key(values):
     """What sorts values of tags: numbers by size, before words."""
     return [(0, float(value), "") if value.replace(".", "", 1).isdigit() else (1, 0.0, value) for value in values]
 
 
-def chosen(folder, series):
+def _choose(folder, series):
     """Return the volume of a folder that a user named, or the only one there is.
 
     Args:
@@ -158,42 +166,44 @@ def chosen(folder, series):
         raise SEBrainSegError(f"{folder} holds no DICOM series; name a folder of DICOM slices or an image file.")
     wanted = [uid for uid in uids if series == uid or series.startswith(f"{uid}:")]
     if series and not wanted:
-        raise SEBrainSegError(f"{folder} has no series {series}; there are {listed(folder, uids)}.")
+        raise SEBrainSegError(f"{folder} has no series {series}; there are {_list_of_series(folder, uids)}.")
     if len(uids) > 1 and not wanted:
         raise SEBrainSegError(
-            f"{folder} holds {len(uids)} DICOM series: {listed(folder, uids)}; choose one with --series UID "
+            f"{folder} holds {len(uids)} DICOM series: {_list_of_series(folder, uids)}; choose one with --series UID "
             "(in Python series=)."
         )
-    volumes = volumes_of(folder, (wanted or uids)[0])
+    volumes = _volumes_of(folder, (wanted or uids)[0])
     named = [each for each in volumes if each.name == series]
     if named or len(volumes) == 1 and ":" not in series:
         return (named or volumes)[0]
     kinds = volumes[0].kind
     raise SEBrainSegError(
         f"{folder} holds {len(volumes)} {kinds} under one DICOM series: "
-        f"{in_words(each.name + ' (' + each.description + ')' for each in volumes)}; "
+        f"{_enumeration(each.name + ' (' + each.description + ')' for each in volumes)}; "
         f"choose one with --series {volumes[0].name} or its like (in Python series=)."
     )
 
 
-def listed(folder, uids):
+def _list_of_series(folder, uids):
     """Write the series of a folder with what is known of each."""
     words = []
     for uid in uids:
         files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-        about = slice_at(files[0]).tags.get(DESCRIPTION, "")
+        about = _slice_of_file(files[0]).tags.get(DESCRIPTION, "")
         count = f"{len(files)} image{'s' if len(files) > 1 else ''}"
         words.append(f"{uid} ({', '.join(filter(None, [about, count]))})")
-    return in_words(words)
+    return _enumeration(words)
 
 
-def in_words(names):
+def _enumeration(names):
     """Write names with commas, the first few of many."""
     names = list(names)
-    return ", ".join(names if len(names) <= LISTED else [*names[:LISTED], f"and {len(names) - LISTED} more"])
+    return ", ".join(
+        names if len(names) <= _MOST_LISTED else [*names[:_MOST_LISTED], f"and {len(names) - _MOST_LISTED} more"]
+    )
 
 
-def read(folder, series=""):
+def read(folder: Union[str, Path], series: str = "") -> sitk.Image:
     """Read a volume of a folder of DICOM slices, straightened if its slices are slanted.
 
     Args:
@@ -204,39 +214,39 @@ def read(folder, series=""):
         ``SimpleITK.Image``.
 
     Raises:
-        SEBrainSegError: see :func:`chosen`; a slice is missing or damaged, or the slices do not lie in a row.
+        SEBrainSegError: see :func:`_choose`; a slice is missing or damaged, or the slices do not lie in a row.
     """
-    volume = chosen(folder, series)
+    volume = _choose(folder, series)
     slices = list(volume.slices)
     if len(slices) == 1:
-        return single(slices[0].path, folder)
+        return _read_single(slices[0].path, folder)
     stacked = all(each.position and each.axes for each in slices)
     if stacked:
         row, column = np.array(slices[0].axes).reshape(2, 3)
         normal = np.cross(row, column)
         slices.sort(key=lambda each: float(normal @ each.position))
-    image = read_slices([each.path for each in slices], folder)
+    image = _read_slices([each.path for each in slices], folder)
     if not stacked:
         image.SetMetaData(orientation.UNSTATED, f"The DICOM slices in {folder} do not say which way the head lies")
         return image
     positions = np.array([each.position for each in slices])
-    step = steady_step(positions, normal, folder)
+    step = _step_between_slices(positions, normal, folder)
     image.SetOrigin(positions[0].tolist())
     spacing = [*image.GetSpacing()[:2], float(np.linalg.norm(step))]
     image.SetSpacing(spacing)
-    slanted = np.linalg.norm(step - normal * (normal @ step)) * (len(slices) - 1) > TOLERANCE
+    slanted = np.linalg.norm(step - normal * (normal @ step)) * (len(slices) - 1) > _TOLERANCE
     last = step / spacing[2] if slanted else normal
     image.SetDirection(np.column_stack((row, column, last)).ravel().tolist())
     if slanted:
         angle = np.degrees(np.arccos(min(1.0, float(normal @ last))))
-        image = straightened(image, normal)
+        image = _straighten(image, normal)
         orientation.add_note(
             image, f"The slices are slanted by {angle:.1f} degrees (gantry tilt) and were set straight."
         )
     return image
 
 
-def single(path, folder):
+def _read_single(path, folder):
     """Read the only file of a series, which may hold many slices."""
     try:
         image = sitk.ReadImage(path)
@@ -246,7 +256,7 @@ def single(path, folder):
     return image
 
 
-def read_slices(paths, folder):
+def _read_slices(paths, folder):
     """Read slices, in this order, as one volume."""
     reader = sitk.ImageSeriesReader()
     reader.SetFileNames(paths)
@@ -256,17 +266,17 @@ def read_slices(paths, folder):
         raise SEBrainSegError(f"The DICOM series in {folder} cannot be read as one volume; export it again.") from None
 
 
-def steady_step(positions, normal, folder):
+def _step_between_slices(positions, normal, folder):
     """Return the way from one slice to the next, in mm.
 
     Raises:
         SEBrainSegError: it is not the same all along.
     """
     step = (positions[-1] - positions[0]) / (len(positions) - 1)
-    if np.ptp(np.diff(positions @ normal)) > TOLERANCE:
+    if np.ptp(np.diff(positions @ normal)) > _TOLERANCE:
         raise SEBrainSegError(f"The slices in {folder} are unevenly spaced: a slice is missing; export all of them.")
     expected = positions[0] + np.arange(len(positions))[:, None] * step
-    if np.linalg.norm(positions - expected, axis=1).max() > max(TOLERANCE, 0.05 * np.linalg.norm(step)):
+    if np.linalg.norm(positions - expected, axis=1).max() > max(_TOLERANCE, 0.05 * np.linalg.norm(step)):
         raise SEBrainSegError(
             f"The slices in {folder} do not lie in a row: their positions drift sideways; "
             "choose a series that was not moved, or resample it to a volume first."
@@ -274,7 +284,7 @@ def steady_step(positions, normal, folder):
     return step
 
 
-def straightened(image, normal):
+def _straighten(image, normal):
     """Return a volume of slanted slices on a straight grid that covers it.
 
     Args:

@@ -1,66 +1,81 @@
-"""Runs that write to one folder take turns, so that their files do not mix."""
+"""A lock on a folder: of several runs that write to it, one at a time renames its files, so that they do not mix."""
 
+import errno
 import os
-import random
 import time
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Union
 
-LOCK = ".sebrainseg-lock"
+from filelock import BaseFileLock, FileLock, Timeout
+
+from ..errors import SEBrainSegError
+
+LOCK = ".sebrainseg.lock"
 
 
-# Seconds for which one run may hold up the others. It renames files, which takes milliseconds: after so long, the run
-# was killed.
-PATIENCE = 30.0
+# Seconds after which a run no longer waits for another. That one renames files, which takes milliseconds; should it be
+# killed, the operating system frees the lock.
+LONGEST_WAIT = 300.0
 
 
 POLL = 0.02  # seconds
 
 
-@contextmanager
-def turn(folder):
-    """Keep other runs from renaming files in a folder meanwhile.
+# What a file system answers that knows no locks.
+_NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP}
 
-    The lock is a folder, as making one succeeds for one only on every kind of file system, network ones included. A
-    lock that stays the same for :data:`PATIENCE` is that of a killed run and taken away; no clocks are compared.
+
+@contextmanager
+def locked_folder(folder: Union[str, os.PathLike]) -> Iterator[None]:
+    """Hold the lock of a folder, in a ``with`` statement; other runs, on other computers too, wait meanwhile.
+
+    Args:
+        folder: an existing folder. A hidden file lies in it while the lock is held.
 
     Raises:
+        SEBrainSegError: another run holds it for longer than :data:`LONGEST_WAIT`, or the file system knows no locks.
         OSError: nothing can be written to the folder.
     """
-    lock = Path(folder) / LOCK
-    seen, since = None, time.monotonic()
-    while True:
-        try:
-            lock.mkdir()
-            break
-        except (FileExistsError, PermissionError):  # the latter on Windows, of a lock that just goes
-            there = identity(lock)
-            if there != seen:
-                seen, since = there, time.monotonic()
-            elif time.monotonic() - since > PATIENCE:
-                if there is None:
-                    raise
-                release(lock)
-            # Not in step with other runs that wait for the same.
-            time.sleep(POLL * (0.5 + random.random()))
+    path, deadline = Path(folder) / LOCK, time.monotonic() + LONGEST_WAIT
+    lock = _acquire(path, deadline)
+    # Whoever held it before may have removed the file that we had opened already: then another run can hold a new one.
+    while not _is_at(lock, path):
+        lock.release()
+        lock = _acquire(path, deadline)
     try:
         yield
     finally:
-        release(lock)
+        # Only while we hold it. Windows refuses, and filelock removes it there as it lets go.
+        with suppress(OSError):
+            path.unlink()
+        lock.release()
 
 
-def identity(lock):
-    """What tells one lock from the next; ``None`` if there is none."""
+def _acquire(path: Path, deadline: float) -> BaseFileLock:
+    """Return the lock of a file, held; raises as :func:`locked_folder`."""
+    lock = FileLock(path, mode=0o666)  # others who may write to the folder may lock it
     try:
-        found = os.stat(lock)
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
+        lock.acquire(timeout=max(0.0, deadline - time.monotonic()), poll_interval=POLL)
+    except Timeout:
+        raise SEBrainSegError(
+            f"Another run has kept {path.parent} locked for {LONGEST_WAIT / 60:g} minutes; "
+            f"if none is at work there, delete {path} and start again."
+        ) from None
+    except (NotImplementedError, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+            raise
+        raise SEBrainSegError(
+            f"The file system of {path.parent} knows no locks, without which the results of two runs could mix; "
+            "write to a folder on another disk."
+        ) from None
+    return lock
 
 
-def release(lock):
-    """Take a lock away; it may be gone, which is as good."""
+def _is_at(lock: BaseFileLock, path: Path) -> bool:
+    """Whether the file that a lock holds still has its name."""
     try:
-        os.rmdir(lock)
-    except OSError:
-        pass
+        return os.path.samestat(os.fstat(lock._context.lock_file_fd), os.stat(path))
+    except FileNotFoundError:
+        return False

@@ -59,11 +59,12 @@ GLYPHS = {
 }
 
 
-def line(text: str) -> np.ndarray:
-    """Return a line of text as dots, bool ``(7, 6 * letters)``; what has no glyph is a space."""
+def line(text: str, zoom: int = 1) -> np.ndarray:
+    """Return a line of text as pixels, bool ``(7 * zoom, 6 * zoom * letters)``; what has no glyph is a space."""
     glyphs = (GLYPHS.get(letter, GLYPHS[" "]) for letter in text.upper())
     dots = [[[dot == "1" for dot in f"{row}."] for row in glyph] for glyph in glyphs]
-    return np.concatenate(dots, axis=1) if dots else np.zeros((HEIGHT, 0), bool)
+    pixels = np.concatenate(dots, axis=1) if dots else np.zeros((HEIGHT, 0), bool)
+    return pixels.repeat(zoom, 0).repeat(zoom, 1)
 
 
 def wrapped(text: str, letters: int) -> list[str]:

@@ -2,12 +2,13 @@
 
 import os
 import re
+from typing import Union
 
 # What would break a line or move the cursor.
-CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
-def shown(text):
+def shown(text: Union[str, os.PathLike]) -> str:
     r"""Return text, such as a path, in one line of characters that every UTF-8 file can hold.
 
     Args:
@@ -18,9 +19,9 @@ def shown(text):
         content = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:  # a surrogate that stands for no byte of a name
         content = text.encode("utf-8", "backslashreplace")
-    return CONTROL.sub(escaped, content.decode("utf-8", "backslashreplace"))
+    return _CONTROL.sub(_escaped, content.decode("utf-8", "backslashreplace"))
 
 
-def escaped(match):
+def _escaped(match: re.Match) -> str:
     """Return a control character as Python writes it."""
     return match.group().encode("unicode_escape").decode("ascii")

@@ -3,9 +3,14 @@
 Of a 2D image or a single slice it shows just that. Remarks stand beneath.
 """
 
+import os
+from collections.abc import Sequence
+from typing import Union
+
 import numpy as np
 import SimpleITK as sitk
 
+from ..choices.structures import Structure
 from ..choices.structures import structures as brain_structures
 from ..choices.vocabulary import slice_axis
 from ..inference.geometry import BRAIN_SPACING, conform, corners
@@ -33,21 +38,13 @@ OPACITY = 0.45
 YELLOW = (255, 220, 80)  # remarks
 
 
-LETTERS = {
-    "L": ("1....", "1....", "1....", "1....", "1....", "1....", "11111"),
-    "R": ("1111.", "1...1", "1...1", "1111.", "1.1..", "1..1.", "1...1"),
-    "A": (".111.", "1...1", "1...1", "11111", "1...1", "1...1", "1...1"),
-    "P": ("1111.", "1...1", "1...1", "1111.", "1....", "1....", "1...."),
-}
-
-
 # What stands at the left and the right edge of a panel: as in Slicer, the patient's left is on the right.
 EDGES = {"coronal": "RL", "axial": "RL", "sagittal": "AP"}
 
 
 def write_letter(panel, letter, row, column):
-    """Draw a 5 x 7 letter, white on black, into an RGB panel."""
-    pixels = np.array([[dot == "1" for dot in line] for line in LETTERS[letter]]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+    """Draw a letter, white on black, into an RGB panel."""
+    pixels = lettering.line(letter, ZOOM)[:, : lettering.WIDTH * ZOOM]
     height, width = pixels.shape
     panel[row : row + height, column : column + width] = 255 * pixels[..., None]
 
@@ -115,14 +112,16 @@ def written(remarks, width):
     letters = max(1, (width - 2 * GAP) // (ZOOM * (lettering.WIDTH + 1)))
     for text in remarks:
         for each in lettering.wrapped(text, letters):
-            dots = lettering.line(each[:letters]).repeat(ZOOM, 0).repeat(ZOOM, 1)
+            dots = lettering.line(each[:letters], ZOOM)
             row = np.zeros((dots.shape[0] + GAP, width, 3), np.uint8)
             row[: dots.shape[0], GAP : GAP + dots.shape[1]] = dots[..., None] * np.array(YELLOW, np.uint8)
             rows.append(row)
     return np.concatenate([*rows, np.zeros((0, width, 3), np.uint8)])
 
 
-def picture(image, labels, structures, remarks=()):
+def picture(
+    image: sitk.Image, labels: sitk.Image, structures: Sequence[Structure], remarks: Sequence[str] = ()
+) -> np.ndarray:
     """Render an RGB picture.
 
     Args:
@@ -147,7 +146,7 @@ def picture(image, labels, structures, remarks=()):
                 opacity = OPACITY * (label > 0) + (1 - OPACITY) * (outlined(label) & (label > 0))
                 panel = panel * (1 - opacity[..., None]) + colors[label] * opacity[..., None]
             panel = panel.astype(np.uint8)
-            for letter, column in zip(letters, (GAP, panel.shape[1] - GAP - 5 * ZOOM)):
+            for letter, column in zip(letters, (GAP, panel.shape[1] - GAP - lettering.WIDTH * ZOOM)):
                 write_letter(panel, letter, GAP, column)
             panels.append(panel)
         height = max(panel.shape[0] for panel in panels)
@@ -156,7 +155,13 @@ def picture(image, labels, structures, remarks=()):
     return np.concatenate([*rows, written(remarks, rows[0].shape[1])])
 
 
-def write(image, labels, structures, path, remarks=()):
+def write(
+    image: sitk.Image,
+    labels: sitk.Image,
+    structures: Sequence[Structure],
+    path: Union[str, os.PathLike],
+    remarks: Sequence[str] = (),
+) -> None:
     """Write :func:`picture` as PNG."""
     pixels = picture(image, labels, structures, remarks)
     sitk.WriteImage(sitk.GetImageFromArray(pixels, isVector=True), str(path))

@@ -5,26 +5,23 @@ import math
 import os
 import threading
 import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Union
 
 import numpy as np
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
 from ..inference.geometry import without_single_axes
-from . import dicom, nifti
+from . import dicom, endings, nifti
 from .native_paths import by_native_path, native_folder
 from .orientation import UNSTATED, add_note, mark_unstated, settled
 
-MGH_ENDINGS = (".mgh", ".mgz", ".mgh.gz")
-
-
-NIFTI_ENDINGS = (".nii", ".nii.gz", ".hdr", ".img", ".img.gz")
-
 
 @by_native_path
-def read(path, orientation="", series=""):
+def read(path: Union[str, Path], orientation: str = "", series: str = "") -> sitk.Image:
     """Read a volume.
 
     What its metadata tell besides: :func:`.orientation.problem` whether its orientation is known, without which no
@@ -50,7 +47,7 @@ def read(path, orientation="", series=""):
             image = dicom.read(path, series)
     elif series:
         raise SEBrainSegError(f"{path} is no folder of DICOM slices, from which --series chooses; leave it out.")
-    elif path.name.lower().endswith(MGH_ENDINGS):
+    elif path.name.lower().endswith(endings.MGH):
         image = read_mgh(path)
     else:
         image = read_file(path)
@@ -64,7 +61,7 @@ def read_file(path):
             image = sitk.ReadImage(str(path))
             mark_unstated(image, path)
     except RuntimeError:
-        if path.name.lower().endswith(NIFTI_ENDINGS):
+        if path.name.lower().endswith((*endings.NIFTI, *endings.HEADERS_AND_VOXELS)):
             return read_nifti(path)
         raise unreadable(path) from None
     if lacks_voxels(path, image):
@@ -123,7 +120,7 @@ def unreadable(path):
     )
 
 
-class Silence:
+class _Silence:
     """How many are reading, and whether ITK warned before the first of them began."""
 
     lock = threading.Lock()
@@ -132,26 +129,26 @@ class Silence:
 
 
 @contextmanager
-def quietly():
+def quietly() -> Iterator[None]:
     """Keep ITK's and GDCM's readers from reporting an unfit file on the console: an exception or an answer is enough.
 
     ITK knows one switch for the whole process: the first of several threads that read turns it, the last one back.
     """
-    with Silence.lock:
-        if not Silence.readers:
-            Silence.warned = sitk.ProcessObject.GetGlobalWarningDisplay()
+    with _Silence.lock:
+        if not _Silence.readers:
+            _Silence.warned = sitk.ProcessObject.GetGlobalWarningDisplay()
             sitk.ProcessObject.SetGlobalWarningDisplay(False)
-        Silence.readers += 1
+        _Silence.readers += 1
     try:
         yield
     finally:
-        with Silence.lock:
-            Silence.readers -= 1
-            if not Silence.readers:
-                sitk.ProcessObject.SetGlobalWarningDisplay(Silence.warned)
+        with _Silence.lock:
+            _Silence.readers -= 1
+            if not _Silence.readers:
+                sitk.ProcessObject.SetGlobalWarningDisplay(_Silence.warned)
 
 
-def is_dicom(folder):
+def is_dicom(folder: Union[str, Path]) -> bool:
     """Whether a folder holds slices of DICOM series."""
     with quietly(), native_folder(folder) as native:
         return bool(dicom.series_of(native))

@@ -3,17 +3,17 @@
 import csv
 import errno
 import os
-import shutil
-import tempfile
-import time
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Union
 
 import SimpleITK as sitk
 
 from ..analysis import volume_table
 from ..errors import SEBrainSegError
 from . import nifti, picture, seg_nrrd
-from .folder_lock import turn
+from .atomic import hidden_folder
+from .folder_lock import locked_folder
 from .native_paths import native_folder
 from .reading import lacks_voxels
 
@@ -27,51 +27,12 @@ CONFIDENCE = "_confidence.nii.gz"
 END_OF_PNG = b"IEND\xaeB`\x82"  # the last chunk of any PNG file: its name and its checksum
 
 
-BESIDE = ".sebrainseg-"  # how hidden folders begin in which results are made
-
-
-LEFT_BEHIND = 24 * 3600.0  # seconds after which such a folder is that of a killed run
-
-
-IMAGE_ENDINGS = (
-    ".nii.gz",
-    ".seg.nrrd",
-    ".nii",
-    ".nrrd",
-    ".nhdr",
-    ".mha",
-    ".mhd",
-    ".mgz",
-    ".mgh",
-    ".mgh.gz",
-    ".hdr",
-    ".img",
-    ".dcm",
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".tif",
-    ".tiff",
-    ".bmp",
-)
-
-
-def stem(path):
-    """The name of an input without its folder and image ending; a DICOM folder's own name."""
-    # Not resolve(): a link's own name and place are the user's, those of its target an archive's.
-    name = os.path.basename(os.path.abspath(path))
-    for ending in IMAGE_ENDINGS:
-        if name.lower().endswith(ending):
-            return name[: -len(ending)]
-    return name
-
-
-def result_paths(folder, name, endings=ENDINGS):
+def result_paths(folder: Union[str, Path], name: str, endings: Iterable[str] = ENDINGS) -> dict[str, Path]:
     """Map every ending to the path of that result."""
     return {ending: Path(folder) / f"{name}{ending}" for ending in endings}
 
 
-def existing(paths):
+def existing(paths: dict[str, Path]) -> list[Path]:
     """Return the paths of those results that are there.
 
     Raises:
@@ -89,14 +50,14 @@ def existing(paths):
         ) from None
 
 
-def refuse_existing(paths, overwrite=False):
+def refuse_existing(paths: dict[str, Path], overwrite: bool = False) -> None:
     """Raise :class:`SEBrainSegError` if there cannot be such results, or are already and must not be replaced."""
     there = existing(paths)
     if there and not overwrite:
         raise SEBrainSegError(f"{there[0]} exists; choose another folder with -o or replace it with --overwrite.")
 
 
-def refuse_file_in_the_way(folder, option="-o"):
+def refuse_file_in_the_way(folder: Union[str, Path], option: str = "-o") -> None:
     """Refuse a folder that cannot be made because a file has its name, or that of a parent.
 
     Args:
@@ -113,7 +74,7 @@ def refuse_file_in_the_way(folder, option="-o"):
             )
 
 
-def check_writable(folder):
+def check_writable(folder: Union[str, Path]) -> None:
     """Make the folder if need be; better to learn before a segmentation than after that nothing can be written there.
 
     Raises:
@@ -122,7 +83,7 @@ def check_writable(folder):
     refuse_file_in_the_way(folder)
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=BESIDE, dir=folder):
+        with hidden_folder(folder):
             pass
     except OSError as error:
         raise SEBrainSegError(
@@ -198,31 +159,18 @@ def write_results(image, segmentation, paths, overwrite=False, writers=WRITERS):
     """
     folder = next(iter(paths.values())).parent
     check_writable(folder)
-    clear_away(folder)
-    beside = Path(tempfile.mkdtemp(prefix=BESIDE, dir=folder))
     try:
-        made = {ending: beside / f"result{ending}" for ending in paths}
-        with native_folder(beside) as native:
-            for ending, path in made.items():
-                writers[ending](image, segmentation, native / path.name)
-        with turn(folder):
-            refuse_existing(paths, overwrite)
-            for path in reversed(paths.values()):
-                path.unlink(missing_ok=True)
-            for ending, path in paths.items():
-                os.replace(made[ending], path)
+        with hidden_folder(folder) as hidden:
+            written = {ending: hidden / f"result{ending}" for ending in paths}
+            with native_folder(hidden) as native:
+                for ending, path in written.items():
+                    writers[ending](image, segmentation, native / path.name)
+            with locked_folder(folder):
+                refuse_existing(paths, overwrite)
+                for path in reversed(paths.values()):
+                    path.unlink(missing_ok=True)
+                for ending, path in paths.items():
+                    os.replace(written[ending], path)
     except (OSError, RuntimeError) as error:
         reason = getattr(error, "strerror", None) or "the disk may be full"
         raise SEBrainSegError(f"The results could not be written to {folder} ({reason}).") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
-
-
-def clear_away(folder):
-    """Remove what runs that were killed have left in a folder."""
-    for left in Path(folder).glob(f"{BESIDE}*"):
-        try:
-            if time.time() - left.stat().st_mtime > LEFT_BEHIND:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            pass  # another run was quicker

@@ -1,7 +1,12 @@
 """Slicer's segmentation file (.seg.nrrd), written without Slicer."""
 
+import os
+from collections.abc import Iterable
+from typing import Union
+
 import SimpleITK as sitk
 
+from ..choices.structures import Structure
 from ..inference.geometry import voxel_to_ras
 
 
@@ -11,7 +16,7 @@ def reference_geometry(image):
     return "".join(f"{value:.15g};" for value in [*voxel_to_ras(image).ravel(), *extent])
 
 
-def write(labels, structures, path):
+def write(labels: sitk.Image, structures: Iterable[Structure], path: Union[str, os.PathLike]) -> None:
     """Write a label image as a segmentation of all structures in one layer.
 
     Args:

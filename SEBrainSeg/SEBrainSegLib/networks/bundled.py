@@ -3,8 +3,10 @@
 import csv
 import hashlib
 import json
-from functools import cache
+from collections.abc import Mapping
+from functools import cache, lru_cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..errors import SEBrainSegError
@@ -16,17 +18,25 @@ if TYPE_CHECKING:
     from .model_file import Model
 
 
-def checksums() -> dict[str, str]:
+def checksums() -> Mapping[str, str]:
     """Return the SHA-256 of every bundled model file by name.
 
     Raises:
         SEBrainSegError: the list is missing from the installation.
     """
     try:
-        with open(resource("Models/checksums.csv"), newline="", encoding="utf-8") as file:
-            return {row["file"]: row["sha256"] for row in csv.DictReader(file)}
+        path = resource("Models/checksums.csv")
+        state = path.stat()
+        return _checksums_in(path, state.st_mtime_ns, state.st_size)
     except FileNotFoundError as error:
         raise SEBrainSegError(error.args[0]) from None
+
+
+@lru_cache(maxsize=1)
+def _checksums_in(path: Path, modified: int, size: int) -> Mapping[str, str]:
+    """Read a list of checksums that was last modified then, and that has this size."""
+    with open(path, newline="", encoding="utf-8") as file:
+        return MappingProxyType({row["file"]: row["sha256"] for row in csv.DictReader(file)})
 
 
 def names() -> tuple[str, ...]:

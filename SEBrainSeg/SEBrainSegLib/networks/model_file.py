@@ -2,7 +2,6 @@
 
 import io
 import math
-import os
 import pickle
 import zipfile
 import zlib
@@ -15,6 +14,7 @@ import torch
 
 from ..choices.structures import Structure, rows_of, structures, table_of
 from ..errors import SEBrainSegError
+from ..files.atomic import replaced_whole
 from .architectures import network_class
 from .classes import class_of_label
 
@@ -194,6 +194,5 @@ def write_model(
         content["structures"] = rows_of(table)
         content["spacing"] = spacing and list(spacing)
         content["window"] = window and list(window)
-    beside = f"{path}.part"
-    torch.save(content, beside)
-    os.replace(beside, path)
+    with replaced_whole(path) as beside:
+        torch.save(content, beside)

@@ -135,7 +135,7 @@ class Presenter:
 
     def _earlier_segmentation(self, parameters):
         """Return the segmentation node made of the chosen volume with these parameters, or ``None``."""
-        return self._scene.find(self.selection.volume, "segmentation", parameters)
+        return self._scene.find_result(self.selection.volume, "segmentation", parameters)
 
     def _show_earlier_segmentation(self, node):
         self._scene.hide_maps(self.selection.volume)

@@ -89,7 +89,7 @@ class VolumeTask(Task):
         if not scene.is_there(self.node):
             raise SEBrainSegError(_("The volume was removed before its segmentation could start."))
         volume = self.volume_to_segment()
-        self.voxels = scene.voxels_of(volume)
+        self.voxels = scene.content_of(volume)
         known = self.known_segmentations(scene)
         run.start(scene.image_of(volume), self.job, known)
 
@@ -140,7 +140,7 @@ class ComputeMaps(VolumeTask):
         maps = scene.add_maps(self.node, segmentation, self.voxels, lambda: step(1.0, _("Adding the maps...")))
         # The network computed it on the way; it would be a pity to do so again. No pause from here on, in which Cancel
         # would leave a part.
-        node = scene.find(self.node, "segmentation", segmentation.parameters)
+        node = scene.find_result(self.node, "segmentation", segmentation.parameters)
         if node is None:
             node = scene.add_segmentation(self.node, segmentation, self.voxels)
         else:

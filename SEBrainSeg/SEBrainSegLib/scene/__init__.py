@@ -12,7 +12,7 @@ from .display import (
     show_surfaces,
 )
 from .map_nodes import add_maps, find_maps, hide_maps, map_shown, outline, show_maps
-from .provenance import find, is_there, remove, voxels_of
+from .provenance import content_of, find_result, is_there, remove
 from .segmentation_nodes import add_segmentation, remember_confidences, segmentation_of
 from .sequence_nodes import add_segmentations, items
 from .table_nodes import add_volumes
@@ -27,7 +27,7 @@ __all__ = [
     "add_volumes",
     "comparison_of",
     "doubt",
-    "find",
+    "find_result",
     "find_maps",
     "groups_shown",
     "has_surfaces",
@@ -47,5 +47,5 @@ __all__ = [
     "show_maps",
     "show_only",
     "show_surfaces",
-    "voxels_of",
+    "content_of",
 ]

@@ -4,7 +4,17 @@ from typing import NamedTuple
 
 from .display import show_only
 from .map_nodes import add_map
-from .provenance import COMPARISON, CONSENSUS, DISAGREEMENT, SEGMENTATION, find, in_steps, made, mark, refuse_changed
+from .provenance import (
+    COMPARISON,
+    CONSENSUS,
+    DISAGREEMENT,
+    SEGMENTATION,
+    find_result,
+    in_steps,
+    record_origin,
+    refuse_changed,
+    results_of,
+)
 from .segmentation_nodes import add_segmentation
 from .table_nodes import add_table
 
@@ -18,7 +28,7 @@ class Compared(NamedTuple):
     consensus: object
 
 
-def add_compared(volume, differences, voxels=None, consensus=False, pause=None):
+def add_compared(volume, differences, content=None, consensus=False, pause=None):
     """Add the nodes of a comparison of segmentations of one volume node; those that are there already are not doubled.
 
     Of the segmentations, the views show the consensus or the last.
@@ -26,7 +36,7 @@ def add_compared(volume, differences, voxels=None, consensus=False, pause=None):
     Args:
         volume: the volume node that was segmented.
         differences: the :class:`~.comparison.Differences` of its segmentations.
-        voxels: as for :func:`~.segmentation_nodes.add_segmentation`.
+        content: as for :func:`~.segmentation_nodes.add_segmentation`.
         consensus: whether to add theirs, too.
         pause: as for :func:`~.provenance.in_steps`.
 
@@ -38,29 +48,30 @@ def add_compared(volume, differences, voxels=None, consensus=False, pause=None):
     """
     parameters, title = differences.segmentations[0].parameters, ", ".join(differences.titles)
 
-    def add_marked_table():
-        refuse_changed(volume, differences.commonest, voxels)
-        table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", columns_of(differences))
-        mark(table, volume, COMPARISON, parameters, voxels)
+    def add_comparison_table():
+        refuse_changed(volume, differences.commonest, content)
+        table = add_table(volume, f"{volume.GetName()} {COMPARISON} ({title})", _columns(differences))
+        record_origin(table, volume, COMPARISON, parameters, content)
         return table
 
     with in_steps(volume, pause) as step:
-        table = step(add_marked_table)
+        table = step(add_comparison_table)
         nodes = tuple(
-            find(volume, SEGMENTATION, each.parameters) or step(add_segmentation, volume, each, voxels, visible=False)
+            find_result(volume, SEGMENTATION, each.parameters)
+            or step(add_segmentation, volume, each, content, visible=False)
             for each in differences.segmentations
         )
         count = len(differences.segmentations)
-        image = step(add_map, volume, differences.disagreement, DISAGREEMENT, parameters, voxels, count - 1, title)
+        image = step(add_map, volume, differences.disagreement, DISAGREEMENT, parameters, content, count - 1, title)
         agreed = None
         if consensus:
             name = f"consensus of {title}"
-            agreed = step(add_segmentation, volume, differences.consensus(), voxels, CONSENSUS, name, visible=False)
+            agreed = step(add_segmentation, volume, differences.consensus(), content, CONSENSUS, name, visible=False)
         show_only(agreed or nodes[-1])
     return Compared(nodes, table, image, agreed)
 
 
-def columns_of(differences):
+def _columns(differences):
     """The table of :class:`~.comparison.Differences`: a row per structure, rounded to what can be read."""
     titles = differences.titles
     columns = {"Structure": [structure.name for structure in differences.structures]}
@@ -76,4 +87,4 @@ def columns_of(differences):
 
 def comparison_of(volume):
     """Return the table node of the latest comparison of a volume node, or ``None``."""
-    return next(iter(made(volume, (COMPARISON,))), None) if volume is not None else None
+    return next(iter(results_of(volume, (COMPARISON,))), None) if volume is not None else None

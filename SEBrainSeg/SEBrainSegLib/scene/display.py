@@ -3,11 +3,12 @@
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray, vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, numpy_to_vtkIdTypeArray
 
 from ..subprocesses.surfaces import Labelmap, Settings
-from .provenance import CONSENSUS, SEGMENTATION, VOLUME, made
+from .provenance import CONSENSUS, SEGMENTATION, VOLUME, results_of
 from .segmentation_nodes import BINARY, segments_of, structure_of
+from .volume_nodes import array_of_image, array_of_matrix
 
 SURFACE = "Closed surface"
 
@@ -15,7 +16,7 @@ SURFACE = "Closed surface"
 def show_only(node):
     """Show a segmentation node of ours and hide the others that we made of the same volume."""
     volume = node.GetNodeReference(VOLUME)
-    for each in made(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else [node]:
+    for each in results_of(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else [node]:
         if each.GetDisplayNode() is not None:
             each.GetDisplayNode().SetVisibility(each is node)
 
@@ -55,10 +56,10 @@ def make_surfaces(node):
     for done, (_, segment) in enumerate(segments):
         yield done / len(segments), segment.GetName()
         if segment.GetRepresentation(SURFACE) is None:
-            segment.AddRepresentation(SURFACE, surface_of(segment, segmentation))
+            segment.AddRepresentation(SURFACE, surface_by_slicer(segment, segmentation))
 
 
-def surface_of(segment, segmentation):
+def surface_by_slicer(segment, segmentation):
     """Return the closed surface of one segment as ``vtkPolyData``, made as its segmentation would make it."""
     alone, copy = slicer.vtkSegmentation(), slicer.vtkSegment()
     alone.CopyConversionParameters(segmentation)
@@ -76,7 +77,7 @@ def labelmaps_of(node):
         a list of :class:`~.surfaces.Labelmap`, and :class:`~.surfaces.Settings`; or ``None`` if the node asks for
         another conversion than those make.
     """
-    labelmaps, parameters = {}, conversion_of(node.GetSegmentation())
+    labelmaps, parameters = {}, _conversion_parameters(node.GetSegmentation())
 
     def number(name, default):
         return float(parameters.get(name) or default)
@@ -96,16 +97,15 @@ def labelmaps_of(node):
     for labelmap, segments in labelmaps.items():
         if labelmap.GetPointData().GetScalars() is None:
             continue
-        voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
-        matrix = vtk.vtkMatrix4x4()
-        labelmap.GetImageToWorldMatrix(matrix)
-        matrix = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+        to_world = vtk.vtkMatrix4x4()
+        labelmap.GetImageToWorldMatrix(to_world)
+        matrix = array_of_matrix(to_world)
         matrix[:3, 3] += matrix[:3, :3] @ labelmap.GetExtent()[::2]
-        found.append(Labelmap(voxels, matrix, tuple(segments)))
+        found.append(Labelmap(array_of_image(labelmap), matrix, tuple(segments)))
     return found, settings
 
 
-def conversion_of(segmentation):
+def _conversion_parameters(segmentation):
     """Return the parameters by which a ``vtkSegmentation`` converts its representations: texts by name."""
     rows = (row.split("|") for row in segmentation.SerializeAllConversionParameters().split("&"))
     return {row[0]: row[1] for row in rows if len(row) > 1}

@@ -1,15 +1,17 @@
 """Where a node stands: its parent transform and its place in the subject hierarchy."""
 
+from __future__ import annotations
+
 import slicer
 
 
-def follow(volume, node):
+def attach_to_volume(volume: slicer.vtkMRMLVolumeNode, node: slicer.vtkMRMLDisplayableNode) -> None:
     """Give ``node`` the parent transform of ``volume`` and a place beside it in the subject hierarchy."""
     node.SetAndObserveTransformNodeID(volume.GetTransformNodeID())
-    stand_beside(volume, node)
+    place_beside(volume, node)
 
 
-def stand_under(parent, node):
+def make_child_of(parent: slicer.vtkMRMLNode, node: slicer.vtkMRMLNode) -> None:
     """Make ``node`` a child of another in the subject hierarchy, in which it is deleted with that."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(parent.GetScene())
     if hierarchy is None:
@@ -19,7 +21,7 @@ def stand_under(parent, node):
         hierarchy.SetItemParent(of_node, of_parent)
 
 
-def stand_beside(volume, node):
+def place_beside(volume: slicer.vtkMRMLNode, node: slicer.vtkMRMLNode) -> None:
     """Give ``node`` the subject-hierarchy parent of ``volume``, where there is a hierarchy of items."""
     hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
     if hierarchy is None:

@@ -2,35 +2,35 @@
 
 import numpy as np
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..choices.vocabulary import Variant
 from ..lazy import sitk
 from ..translation import tr as _
 from . import slice_views
-from .hierarchy import follow
+from .hierarchy import attach_to_volume
 from .provenance import (
     CHANNELS,
     CONFIDENCE,
     DISAGREEMENT,
     SPATIAL,
     all_or_nothing,
-    find,
+    find_result,
     in_steps,
-    mark,
+    record_origin,
     refuse_changed,
 )
 from .table_nodes import add_channels
+from .volume_nodes import ijk_to_ras, set_voxels
 
 # Of a map in [0, 1] whatever is above this is shown: 0 is where nothing was computed.
-SHOWN = 1e-6
+_LEAST_SHOWN = 1e-6
 
 
 # Where the network is as sure as this, which is nearly everywhere, the scan is seen instead.
-SURE = 0.95
+_CERTAIN = 0.95
 
 
-def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title=""):
+def add_map(volume, image, kind, parameters, content=None, largest=1.0, title=""):
     """Add a scalar volume node on the grid of a volume node, to be shown over it: 0 is transparent.
 
     Args:
@@ -38,7 +38,7 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         image: ``SimpleITK.Image`` of values from 0 to ``largest``, voxel by voxel that of ``volume``.
         kind: what it is, such as ``CONFIDENCE``; part of the node's name.
         parameters: what made it.
-        voxels: as for :func:`add_segmentation`.
+        content: as for :func:`add_segmentation`.
         largest: the value of the colour table's end, of counts.
         title: as for :func:`add_segmentation`.
 
@@ -46,40 +46,36 @@ def add_map(volume, image, kind, parameters, voxels=None, largest=1.0, title="")
         SEBrainSegError: the volume has changed since or has gone.
     """
     with all_or_nothing(volume) as scene:
-        refuse_changed(volume, image, voxels)
+        refuse_changed(volume, image, content)
         name = scene.GenerateUniqueName(f"{volume.GetName()} {kind} ({title or parameters.title})")
         node = scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", name)
-        scalars = numpy_to_vtk(np.ascontiguousarray(sitk.GetArrayViewFromImage(image)).ravel(), deep=True)
-        scalars.SetName("ImageScalars")
-        data, matrix = vtk.vtkImageData(), vtk.vtkMatrix4x4()
-        data.SetExtent(volume.GetImageData().GetExtent())
-        data.GetPointData().SetScalars(scalars)
-        volume.GetIJKToRASMatrix(matrix)
-        node.SetIJKToRASMatrix(matrix)
+        data, voxels = vtk.vtkImageData(), sitk.GetArrayViewFromImage(image)
+        set_voxels(data, voxels, volume.GetImageData().GetExtent()[::2])
+        node.SetIJKToRASMatrix(ijk_to_ras(volume))
         node.CreateDefaultDisplayNodes()
-        display, counts = node.GetDisplayNode(), np.issubdtype(vtk_to_numpy(scalars).dtype, np.integer)
+        display, counts = node.GetDisplayNode(), np.issubdtype(voxels.dtype, np.integer)
         display.SetAndObserveColorNodeID(slice_views.sequential_colors(scene))
         display.AutoWindowLevelOff()
         # Always from 0 on, so that maps of different scans and blocks can be compared.
         display.SetWindowLevelMinMax(0, largest)
         # Of integers, Slicer cuts the decimals of a threshold off.
-        display.SetThreshold(1 if counts else SHOWN, SURE if kind == CONFIDENCE else max(largest, 1))
+        display.SetThreshold(1 if counts else _LEAST_SHOWN, _CERTAIN if kind == CONFIDENCE else max(largest, 1))
         display.ApplyThresholdOn()
         display.SetInterpolate(not counts)
         # Last, or Slicer would take a second to look for a window of its own.
         node.SetAndObserveImageData(data)
-        mark(node, volume, kind, parameters, voxels)
-        follow(volume, node)
-        slice_views.add_legend(node, legend_of(kind), *((largest + 1, 0) if counts else (6, 1)))
+        record_origin(node, volume, kind, parameters, content)
+        attach_to_volume(volume, node)
+        slice_views.add_legend(node, _legend_title(kind), *((largest + 1, 0) if counts else (6, 1)))
     return node
 
 
-def legend_of(kind):
+def _legend_title(kind):
     """What the colours of a map mean, in a few words and short lines."""
     if kind.startswith(SPATIAL):
         title = _("Excitation,\n{block}").format(block=kind[len(SPATIAL) :].strip())
     else:
-        sure = _("Confidence\n(clear: > {sure})").format(sure=SURE)
+        sure = _("Confidence\n(clear: > {sure})").format(sure=_CERTAIN)
         title = {CONFIDENCE: sure, DISAGREEMENT: _("Variants that\ndisagree")}.get(kind, kind)
     # An empty line parts it from the topmost number.
     return title + "\n"
@@ -88,7 +84,10 @@ def legend_of(kind):
 def find_maps(volume, parameters, block, confidence):
     """Return the nodes of the confidence and of a block's excitation as they were made before, in the order of
     :func:`add_maps`, or ``()`` if any is missing."""
-    found = {kind: find(volume, kind, parameters) for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")}
+    found = {
+        kind: find_result(volume, kind, parameters)
+        for kind in (CONFIDENCE, f"{SPATIAL} {block}", f"{CHANNELS} {block}")
+    }
     confident, spatial, channels = found.values()
     spatially, by_channels = Variant(parameters.se).spatial, Variant(parameters.se).by_channel
     if parameters.model:
@@ -101,7 +100,7 @@ def find_maps(volume, parameters, block, confidence):
     return () if None in wanted else tuple(wanted)
 
 
-def add_maps(volume, segmentation, voxels=None, pause=None):
+def add_maps(volume, segmentation, content=None, pause=None):
     """Return nodes for the maps that a :class:`~.result.Segmentation` has, adding those that are missing.
 
     Args:
@@ -120,11 +119,11 @@ def add_maps(volume, segmentation, voxels=None, pause=None):
     with in_steps(volume, pause) as step:
         for kind, image in images.items():
             if image is not None:
-                node = find(volume, kind, parameters)
-                nodes.append(node or step(add_map, volume, image, kind, parameters, voxels))
+                node = find_result(volume, kind, parameters)
+                nodes.append(node or step(add_map, volume, image, kind, parameters, content))
         if excitation is not None and excitation.mean:
-            node = find(volume, f"{CHANNELS} {excitation.block}", parameters)
-            nodes.append(node or step(add_channels, volume, excitation, parameters, voxels))
+            node = find_result(volume, f"{CHANNELS} {excitation.block}", parameters)
+            nodes.append(node or step(add_channels, volume, excitation, parameters, content))
     return tuple(nodes)
 
 
@@ -136,7 +135,7 @@ def show_maps(volume, nodes, outlined=True):
     """
     for node in nodes:
         if node.IsA("vtkMRMLScalarVolumeNode"):
-            slice_views.show_over(volume, node)
+            slice_views.show_over_volume(volume, node)
             slice_views.outline_structures(node, outlined)
     return next((node for node in nodes if node.IsA("vtkMRMLPlotChartNode")), None)
 
@@ -149,8 +148,8 @@ def map_shown(volume):
 def hide_maps(volume):
     """Take maps off the slice views of the scene of a volume node; structures are shown as before."""
     if volume is not None and volume.GetScene() is not None:
-        slice_views.take_off(volume.GetScene())
-        slice_views.fill_structures(volume.GetScene())
+        slice_views.restore_foreground(volume.GetScene())
+        slice_views.restore_structures(volume.GetScene())
 
 
 def outline(volume, outlined):

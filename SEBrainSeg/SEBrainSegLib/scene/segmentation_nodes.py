@@ -5,15 +5,24 @@ import json
 import numpy as np
 import slicer
 import vtk
-from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
+from vtk.util.numpy_support import vtk_to_numpy
 
 from ..choices.structures import Code, Structure
 from ..inference.result import Segmentation
 from ..lazy import sitk
 from ..subprocesses.surfaces import box_of
-from .hierarchy import follow
-from .provenance import CONFIDENCES, REMARKS, SEGMENTATION, VOLUME, all_or_nothing, mark, parameters_of, refuse_changed
-from .volume_nodes import MOVED, SKEW, image_of, problem
+from .hierarchy import attach_to_volume
+from .provenance import (
+    CONFIDENCES,
+    REMARKS,
+    SEGMENTATION,
+    VOLUME,
+    all_or_nothing,
+    parameters_of,
+    record_origin,
+    refuse_changed,
+)
+from .volume_nodes import MOVED, SKEW, array_of_image, array_of_matrix, ijk_to_ras, image_of, problem, set_voxels
 
 BINARY = "Binary labelmap"
 
@@ -22,7 +31,7 @@ BINARY = "Binary labelmap"
 LABEL = "SEBrainSeg.Label"
 
 
-def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title="", visible=True):
+def add_segmentation(volume, segmentation, content=None, kind=SEGMENTATION, title="", visible=True):
     """Add a segmentation node for a volume node: segments that share one labelmap.
 
     Every structure has its segment, an empty one where it was not found. The node follows the volume's parent transform
@@ -31,7 +40,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
     Args:
         volume: the volume node that was segmented.
         segmentation: a :class:`~.result.Segmentation` of it, voxel by voxel.
-        voxels: what :func:`voxels_of` gave for the volume that was segmented, to see that it has not changed since.
+        content: what :func:`content_of` gave for the volume that was segmented, to see that it has not changed since.
         kind: ``SEGMENTATION`` or ``CONSENSUS``.
         title: what segmented it, part of the node's name; by default its parameters' title.
         visible: whether the views show it from the beginning.
@@ -43,7 +52,7 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
         SEBrainSegError: the volume has changed since or has gone, so that the labels no longer fit.
     """
     with all_or_nothing(volume) as scene:
-        refuse_changed(volume, segmentation.labels, voxels)
+        refuse_changed(volume, segmentation.labels, content)
         title = title or segmentation.parameters.title
         node = scene.AddNewNodeByClass(
             "vtkMRMLSegmentationNode", scene.GenerateUniqueName(f"{volume.GetName()} structures ({title})")
@@ -53,12 +62,12 @@ def add_segmentation(volume, segmentation, voxels=None, kind=SEGMENTATION, title
             node.CreateDefaultDisplayNodes()
             node.GetDisplayNode().SetVisibility(visible)
             node.SetReferenceImageGeometryParameterFromVolumeNode(volume)
-            fill(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
-            mark(node, volume, kind, segmentation.parameters, voxels)
+            add_segments(node.GetSegmentation(), segmentation.structures, shared_labelmap(volume, segmentation.labels))
+            record_origin(node, volume, kind, segmentation.parameters, content)
             remember_confidences(node, segmentation)
             if segmentation.implausibility or segmentation.cut_off:
                 node.SetAttribute(REMARKS, json.dumps([segmentation.implausibility, segmentation.cut_off]))
-            follow(volume, node)
+            attach_to_volume(volume, node)
         finally:
             node.EndModify(modified)
     return node
@@ -77,19 +86,13 @@ def shared_labelmap(volume, labels):
     """
     voxels = sitk.GetArrayViewFromImage(labels)
     box = box_of(voxels > 0) or tuple(slice(0, side) for side in voxels.shape)
-    scalars = numpy_to_vtk(np.ascontiguousarray(voxels[box]).ravel(), deep=True)
-    scalars.SetName("ImageScalars")
     labelmap, start = slicer.vtkOrientedImageData(), volume.GetImageData().GetExtent()[::2]
-    limits = ((first + axis.start, first + axis.stop - 1) for first, axis in zip(start, box[::-1]))
-    labelmap.SetExtent(*(limit for pair in limits for limit in pair))
-    labelmap.GetPointData().SetScalars(scalars)
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    labelmap.SetImageToWorldMatrix(matrix)
+    set_voxels(labelmap, voxels[box], [first + axis.start for first, axis in zip(start, box[::-1])])
+    labelmap.SetImageToWorldMatrix(ijk_to_ras(volume))
     return labelmap
 
 
-def fill(segmentation, structures, labelmap):
+def add_segments(segmentation, structures, labelmap):
     """Add a segment for every structure, in the order of the table, to an empty ``vtkSegmentation``."""
     for structure in structures:
         segment = slicer.vtkSegment()
@@ -111,7 +114,7 @@ def segments_of(node):
     return [(name, segmentation.GetSegment(name)) for name in segmentation.GetSegmentIDs()]
 
 
-def label_of(segment):
+def _label_of(segment):
     """Return the label of the structure that a segment stands for.
 
     In its labelmap it may have another: a segment that is edited so as to overlap others gets a labelmap of its own.
@@ -126,7 +129,7 @@ def structure_of(segment):
     segment.GetTag(slicer.vtkSegment.GetTerminologyEntryTagName(), term)
     codes = [Code(*(part.split("^") + ["", ""])[:3]) for part in (str(term).split("~") + ["", "", ""])[1:4]]
     color = tuple(round(255 * channel) for channel in segment.GetColor())
-    return Structure(label_of(segment), segment.GetName(), color, *codes)
+    return Structure(_label_of(segment), segment.GetName(), color, *codes)
 
 
 def segmentation_of(node, labels=True):
@@ -147,11 +150,11 @@ def segmentation_of(node, labels=True):
             labelmap.GetImageToWorldMatrix(matrix)
             label, of_label = segment.GetLabelValue(), counts[labelmap]
             volume = float(of_label[label] if label < len(of_label) else 0) * abs(matrix.Determinant()) / 1000
-        volumes[label_of(segment)] = volume
+        volumes[_label_of(segment)] = volume
     confidences = json.loads(node.GetAttribute(CONFIDENCES) or "{}")
     implausibility, cut_off = json.loads(node.GetAttribute(REMARKS) or '["", []]')
     return Segmentation(
-        labels=labels_of(node, segments) if labels else None,
+        labels=_labels_of(node, segments) if labels else None,
         volumes=volumes,
         device="",
         structures=tuple(map(structure_of, segments)),
@@ -162,7 +165,7 @@ def segmentation_of(node, labels=True):
     )
 
 
-def labels_of(node, segments):
+def _labels_of(node, segments):
     """Return the labels of the segments of a segmentation node as an image like that of its volume node.
 
     Returns:
@@ -171,28 +174,27 @@ def labels_of(node, segments):
     volume = node.GetNodeReference(VOLUME)
     if volume is None or problem(volume, bundled=False):
         return None
-    data, grid = volume.GetImageData(), vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(grid)
+    data, grid = volume.GetImageData(), array_of_matrix(ijk_to_ras(volume))
     extent, found = data.GetExtent(), np.zeros(data.GetDimensions()[::-1], np.uint16)
     labelmaps = {}
     for segment in segments:
         labelmap = segment.GetRepresentation(BINARY)
         if labelmap is not None and labelmap.GetPointData().GetScalars() is not None:
-            labelmaps.setdefault(labelmap, {})[segment.GetLabelValue()] = label_of(segment)
+            labelmaps.setdefault(labelmap, {})[segment.GetLabelValue()] = _label_of(segment)
     for labelmap, labels in labelmaps.items():
         # Once read from a file, it may be no larger than what is in it.
         box, matrix = labelmap.GetExtent(), vtk.vtkMatrix4x4()
         labelmap.GetImageToWorldMatrix(matrix)
-        offsets = [(matrix.GetElement(row, 3) - grid.GetElement(row, 3)) for row in range(3)]
-        axes = np.array([[grid.GetElement(row, column) for column in range(3)] for row in range(3)])
-        others = np.array([[matrix.GetElement(row, column) for column in range(3)] for row in range(3)])
-        shift = np.linalg.solve(axes, offsets)
+        place = array_of_matrix(matrix)
+        shift = np.linalg.solve(grid[:3, :3], place[:3, 3] - grid[:3, 3])
         start = np.round(shift).astype(int) + box[::2] - extent[::2]
         end = start + labelmap.GetDimensions()
-        aligned = np.allclose(axes, others, atol=SKEW) and np.allclose(shift, np.round(shift), atol=MOVED)
+        aligned = np.allclose(grid[:3, :3], place[:3, :3], atol=SKEW) and np.allclose(
+            shift, np.round(shift), atol=MOVED
+        )
         if not aligned or start.min() < 0 or np.any(end > data.GetDimensions()):
             return None
-        voxels = vtk_to_numpy(labelmap.GetPointData().GetScalars()).reshape(labelmap.GetDimensions()[::-1])
+        voxels = array_of_image(labelmap)
         table = np.zeros(max(int(voxels.max(initial=0)), *labels) + 1, np.uint16)
         table[list(labels)] = list(labels.values())
         voxels = table[voxels.astype(np.uint16, copy=False)]

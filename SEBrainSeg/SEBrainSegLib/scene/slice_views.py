@@ -1,34 +1,35 @@
-"""The bridge to Slicer's scene, fifth part: a map over a volume in the slice views, its legend, and how the structures
-are shown meanwhile; see :mod:`.volume_nodes`."""
+"""Slice views: a map over a volume, its legend, and how the structures are shown meanwhile."""
 
 import json
 
 import slicer
 
-from .provenance import CONSENSUS, DISAGREEMENT, KIND, SEGMENTATION, VOLUME, made
+from .provenance import CONSENSUS, DISAGREEMENT, KIND, SEGMENTATION, VOLUME, nodes_of, results_of
 
 # What a slice view and a segmentation node keep while a map is shown: how they were before.
-BEFORE, OPACITY, SHOWN = "SEBrainSegForegroundBefore", "SEBrainSeg.OpacityBefore", "SEBrainSeg.ShownBefore"
+_FOREGROUND_BEFORE = "SEBrainSegForegroundBefore"
+
+
+_OPACITY_BEFORE, _SHOWN_BEFORE = "SEBrainSeg.OpacityBefore", "SEBrainSeg.ShownBefore"
 
 
 # How a segmentation is shown in slices, and how faint an outline over a map is: maps tell most at the borders.
-LOOKS = "Visibility2DFill", "Visibility2DOutline", "Visibility2D", "Opacity2DOutline"
+_PROPERTIES = "Visibility2DFill", "Visibility2DOutline", "Visibility2D", "Opacity2DOutline"
 
 
-FAINT = 0.5
+_OUTLINE_OPACITY = 0.5
 
 
 # Sequential colours that colour-blind people can tell apart; Slicer reads them from files, which a bare scene lacks.
-SEQUENTIAL, ELSE = "vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeOcean"
+_SEQUENTIAL_COLORS, _FALLBACK_COLORS = "vtkMRMLColorTableNodeFileViridis.txt", "vtkMRMLColorTableNodeOcean"
 
 
 def slice_views(scene):
     """Return the composite node of every slice view."""
-    kind = "vtkMRMLSliceCompositeNode"
-    return [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]
+    return nodes_of(scene, "vtkMRMLSliceCompositeNode")
 
 
-def map_in(view):
+def _map_in(view):
     """Return the map of ours that lies over the volume in a slice view, or ``None``."""
     node = view.GetScene().GetNodeByID(view.GetForegroundVolumeID() or "")
     return node if node is not None and node.GetAttribute(KIND) else None
@@ -36,28 +37,28 @@ def map_in(view):
 
 def map_shown(scene):
     """Return a map of ours that lies over a volume in any slice view, or ``None``."""
-    return next((node for node in map(map_in, slice_views(scene)) if node is not None), None)
+    return next((node for node in map(_map_in, slice_views(scene)) if node is not None), None)
 
 
-def show_over(volume, node):
-    """Show a map over a volume node in all slice views, which keep what was there for :func:`take_off`."""
+def show_over_volume(volume, node):
+    """Show a map over a volume node in all slice views, which keep what was there for :func:`restore_foreground`."""
     # Where nothing is counted one sees through; the few voxels that are left should be seen.
     opacity = 0.9 if node.GetAttribute(KIND) == DISAGREEMENT else 0.5
     for view in slice_views(volume.GetScene()):
-        if map_in(view) is None:
-            view.SetNodeReferenceID(BEFORE, view.GetForegroundVolumeID())
-            view.SetAttribute(OPACITY, str(view.GetForegroundOpacity()))
+        if _map_in(view) is None:
+            view.SetNodeReferenceID(_FOREGROUND_BEFORE, view.GetForegroundVolumeID())
+            view.SetAttribute(_OPACITY_BEFORE, str(view.GetForegroundOpacity()))
         view.SetBackgroundVolumeID(volume.GetID())
         view.SetForegroundVolumeID(node.GetID())
         view.SetForegroundOpacity(opacity)
 
 
-def take_off(scene):
+def restore_foreground(scene):
     """Show in the slice views what was there before the map."""
     for view in slice_views(scene):
-        if map_in(view) is not None:
-            view.SetForegroundVolumeID(view.GetNodeReferenceID(BEFORE))
-            view.SetForegroundOpacity(float(view.GetAttribute(OPACITY) or 0))
+        if _map_in(view) is not None:
+            view.SetForegroundVolumeID(view.GetNodeReferenceID(_FOREGROUND_BEFORE))
+            view.SetForegroundOpacity(float(view.GetAttribute(_OPACITY_BEFORE) or 0))
 
 
 def outline_structures(node, outlined):
@@ -68,37 +69,36 @@ def outline_structures(node, outlined):
         outlined: whether to show the outlines.
     """
     volume = node.GetNodeReference(VOLUME)
-    for each in made(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else ():
+    for each in results_of(volume, (SEGMENTATION, CONSENSUS)) if volume is not None else ():
         display = each.GetDisplayNode()
         if display is None:
             continue
-        if each.GetAttribute(SHOWN) is None:
-            each.SetAttribute(SHOWN, json.dumps([getattr(display, f"Get{what}")() for what in LOOKS]))
-        set_looks(display, (False, True, outlined, FAINT))
+        if each.GetAttribute(_SHOWN_BEFORE) is None:
+            each.SetAttribute(_SHOWN_BEFORE, json.dumps([getattr(display, f"Get{what}")() for what in _PROPERTIES]))
+        _set_properties(display, (False, True, outlined, _OUTLINE_OPACITY))
 
 
-def fill_structures(scene):
+def restore_structures(scene):
     """Show the structures as they were before a map was shown."""
-    kind = "vtkMRMLSegmentationNode"
-    for node in [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]:
-        states, display = node.GetAttribute(SHOWN), node.GetDisplayNode()
+    for node in nodes_of(scene, "vtkMRMLSegmentationNode"):
+        states, display = node.GetAttribute(_SHOWN_BEFORE), node.GetDisplayNode()
         if states is None or display is None:
             continue
-        node.RemoveAttribute(SHOWN)
-        set_looks(display, json.loads(states))
+        node.RemoveAttribute(_SHOWN_BEFORE)
+        _set_properties(display, json.loads(states))
 
 
-def set_looks(display, looks):
-    """Set what :data:`LOOKS` names of a display node."""
+def _set_properties(display, values):
+    """Set what :data:`_PROPERTIES` names of a display node."""
     modified = display.StartModify()
-    for what, look in zip(LOOKS, looks):
-        getattr(display, f"Set{what}")(look)
+    for what, value in zip(_PROPERTIES, values):
+        getattr(display, f"Set{what}")(value)
     display.EndModify(modified)
 
 
 def sequential_colors(scene):
     """Return the id of a table of colours from dark to light."""
-    return SEQUENTIAL if scene.GetNodeByID(SEQUENTIAL) is not None else ELSE
+    return _SEQUENTIAL_COLORS if scene.GetNodeByID(_SEQUENTIAL_COLORS) is not None else _FALLBACK_COLORS
 
 
 def add_legend(node, title, labels, digits):
@@ -131,8 +131,7 @@ def show_charts_again(scene):
 
     A view that watched a scene being loaded has drawn what was there in between, and keeps it.
     """
-    kind = "vtkMRMLPlotViewNode"
-    for view in [scene.GetNthNodeByClass(index, kind) for index in range(scene.GetNumberOfNodesByClass(kind))]:
+    for view in nodes_of(scene, "vtkMRMLPlotViewNode"):
         chart = scene.GetNodeByID(view.GetPlotChartNodeID() or "")
         if chart is not None and chart.GetAttribute(KIND):
             view.SetPlotChartNodeID(None)

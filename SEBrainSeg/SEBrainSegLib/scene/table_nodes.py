@@ -5,8 +5,8 @@ import vtk
 
 from ..analysis.volume_table import texts
 from ..translation import tr as _
-from .hierarchy import stand_beside, stand_under
-from .provenance import CHANNELS, all_or_nothing, mark
+from .hierarchy import make_child_of, place_beside
+from .provenance import CHANNELS, all_or_nothing, record_origin
 
 # Lines of a plot that colour-blind people can tell apart.
 BLUE, ORANGE, BLACK = (0.0, 0.45, 0.7), (0.84, 0.37, 0.0), (0.0, 0.0, 0.0)
@@ -44,7 +44,7 @@ def add_table(node, name, columns):
                 column.InsertNextValue(float(value) if numbers else str(value))
             table.AddColumn(column)
         table.SetLocked(True)
-        stand_beside(node, table)
+        place_beside(node, table)
     return table
 
 
@@ -58,7 +58,7 @@ def add_volumes(segmentation, rows):
     return add_table(segmentation, f"{segmentation.GetName()} volumes", columns)
 
 
-def add_channels(volume, excitation, parameters, voxels=None):
+def add_channels(volume, excitation, parameters, content=None):
     """Add the plot of a block's channel excitation, mean and spread over the slices; returns its chart node."""
     kind, mean, spread = f"{CHANNELS} {excitation.block}", np.array(excitation.mean), np.array(excitation.spread)
     lines = {"Mean": mean, "Mean + spread": mean + spread, "Mean - spread": mean - spread}
@@ -67,9 +67,9 @@ def add_channels(volume, excitation, parameters, voxels=None):
     with all_or_nothing(volume) as scene:
         table = add_table(volume, f"{name} table", columns)
         chart = scene.AddNewNodeByClass("vtkMRMLPlotChartNode", scene.GenerateUniqueName(name))
-        mark(chart, volume, kind, parameters, voxels)
-        stand_beside(volume, chart)
-        stand_under(chart, table)
+        record_origin(chart, volume, kind, parameters, content)
+        place_beside(volume, chart)
+        make_child_of(chart, table)
         looks = (BLUE, "LineStyleSolid"), (ORANGE, "LineStyleDash"), (BLACK, "LineStyleDot")
         for title, (color, style) in zip(lines, looks):
             series = scene.AddNewNodeByClass("vtkMRMLPlotSeriesNode", f"{title}, {excitation.block}")
@@ -82,7 +82,7 @@ def add_channels(volume, excitation, parameters, voxels=None):
             series.SetLineStyle(getattr(series, style))
             series.SetMarkerStyle(series.MarkerStyleNone)
             chart.AddAndObservePlotSeriesNodeID(series.GetID())
-            stand_under(chart, series)
+            make_child_of(chart, series)
         # Of the size of a quarter of the views: the title names the lines, as a legend would lie over them.
         block = excitation.block.capitalize()
         chart.SetTitle(_("{block}: mean (solid) + spread (dashed), - spread (dotted)").format(block=block))

@@ -1,11 +1,15 @@
 """Volume nodes: what can be segmented, and the way to a ``SimpleITK.Image``."""
 
+from __future__ import annotations
+
 import functools
 import os
+from collections.abc import Sequence
 
 import numpy as np
+import slicer
 import vtk
-from vtk.util.numpy_support import vtk_to_numpy
+from vtk.util.numpy_support import numpy_to_vtk, vtk_to_numpy
 
 from ..errors import SEBrainSegError
 from ..inference.geometry import LPS_TO_RAS
@@ -20,14 +24,44 @@ SKEW = 1e-3
 MOVED = 1e-2
 
 
+def ijk_to_ras(volume: slicer.vtkMRMLVolumeNode) -> vtk.vtkMatrix4x4:
+    """Return the matrix from the IJK of a volume node to RAS, in mm; the parent transform is not part of it."""
+    matrix = vtk.vtkMatrix4x4()
+    volume.GetIJKToRASMatrix(matrix)
+    return matrix
+
+
+def array_of_matrix(matrix: vtk.vtkMatrix4x4) -> np.ndarray:
+    """Return a matrix of VTK as an array, 4x4."""
+    return np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+
+
+def array_of_image(data: vtk.vtkImageData) -> np.ndarray:
+    """Return the voxels of an image with one value each, ``(k, j, i)``; the array shares their memory."""
+    return vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
+
+
+def set_voxels(data: vtk.vtkImageData, voxels: np.ndarray, start: Sequence[int] = (0, 0, 0)) -> None:
+    """Copy an array into an image of VTK.
+
+    Args:
+        data: the image.
+        voxels: ``(k, j, i)``.
+        start: the i, j, k of its first voxel.
+    """
+    ends = np.add(start, voxels.shape[::-1]) - 1
+    data.SetExtent(*(int(limit) for pair in zip(start, ends) for limit in pair))
+    scalars = numpy_to_vtk(np.ascontiguousarray(voxels).ravel(), deep=True)
+    scalars.SetName("ImageScalars")
+    data.GetPointData().SetScalars(scalars)
+
+
 def voxel_to_ras(volume):
     """Return the 4x4 matrix from the voxel indices of a volume node's array (i, j, k, from 0) to RAS, in mm.
 
     The parent transform is not part of it.
     """
-    matrix = vtk.vtkMatrix4x4()
-    volume.GetIJKToRASMatrix(matrix)
-    matrix = np.array([[matrix.GetElement(row, column) for column in range(4)] for row in range(4)])
+    matrix = array_of_matrix(ijk_to_ras(volume))
     # A cropped image may count its voxels from elsewhere than 0.
     start = volume.GetImageData().GetExtent()[::2]
     matrix[:3, 3] += matrix[:3, :3] @ start
@@ -145,8 +179,7 @@ def image_of(volume):
     """
     refuse_unusable(volume)
     data = volume.GetImageData()
-    voxels = vtk_to_numpy(data.GetPointData().GetScalars()).reshape(data.GetDimensions()[::-1])
-    image = sitk.GetImageFromArray(voxels)
+    image = sitk.GetImageFromArray(array_of_image(data))
     matrix = LPS_TO_RAS @ voxel_to_ras(volume)
     spacing = np.linalg.norm(matrix[:3, :3], axis=0)
     image.SetSpacing(spacing.tolist())

@@ -3,8 +3,6 @@
 import json
 import logging
 import os
-import shutil
-import tempfile
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -12,7 +10,7 @@ from ..errors import SEBrainSegError
 from ..lazy import sitk
 from ..translation import joined
 from ..translation import tr as _
-from . import handover, surfaces
+from . import handover, run_folder, surfaces
 
 # The folder from which the child can import SEBrainSegLib.
 MODULE_FOLDER = Path(__file__).resolve().parents[2]
@@ -61,6 +59,7 @@ class BackgroundSegmentation:
         self.progress, self.finished, self.failed, self.cancelled = progress, finished, failed, cancelled
         self.process: Any = None
         self.answer: Any = None
+        run_folder.remove_abandoned()
 
     @property
     def running(self):
@@ -114,7 +113,8 @@ class BackgroundSegmentation:
         if self.running:
             raise SEBrainSegError(_("A segmentation is running already; wait for it or cancel it first."))
         self.read = read
-        self.folder = Path(tempfile.mkdtemp(prefix="SEBrainSeg-"))
+        run_folder.remove_abandoned()
+        self.folder = run_folder.create()
         self.unread, self.errors = b"", b""
         self.error, self.unlikely, self.answer, self.was_cancelled = "", False, None, False
         try:
@@ -203,4 +203,4 @@ class BackgroundSegmentation:
 
     def clean(self):
         """Delete the files of the run."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        run_folder.remove(self.folder)

@@ -7,6 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from ..errors import SEBrainSegError
+from ..files.endings import split_ending
 from ..files.reading import read
 from ..inference.geometry import check, check_scalar, corners
 
@@ -14,9 +15,6 @@ SUFFIXES = (("_image", "_labels"), ("_t1", "_structures"))
 
 
 FOLDERS = ("images", "labels")
-
-
-ENDINGS = (".nii", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".mgh", ".mgz", ".png", ".tif", ".tiff", ".bmp", ".jpg")
 
 
 LAYOUT = "NAME_image.nii.gz with NAME_labels.nii.gz, or folders images and labels with equal file names"
@@ -38,9 +36,9 @@ def _files_by_stem(folder: Union[Path, str]) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for path in sorted(Path(folder).iterdir()):
-        name = path.name[:-3] if path.name.lower().endswith(".gz") else path.name
-        stem, dot, ending = name.rpartition(".")
-        if not stem or f"{dot}{ending}".lower() not in ENDINGS:
+        stem, ending = split_ending(path.name)
+        # The voxels of a header are no image of their own.
+        if not stem or not ending or ending in (".img", ".img.gz"):
             continue
         if stem in found:
             raise SEBrainSegError(f"{found[stem]} and {path.name} have one name; remove one of them.")

@@ -3,7 +3,6 @@
 import copy
 import csv
 import math
-import os
 import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from torch.optim import swa_utils
 from torch.utils.data import DataLoader
 
 from ..errors import SEBrainSegError
+from ..files.atomic import replaced_whole
 from ..inference import devices
 from ..inference.slices import logits_of_slices
 from ..networks.architectures import network_class
@@ -64,10 +64,9 @@ def learning_rate(step: int, steps: int, peak: float) -> float:
 
 
 def _save(content: dict, path: Path) -> None:
-    """Write beside, then rename, so that an interruption leaves the last checkpoint whole."""
-    beside = path.with_suffix(".part")
-    torch.save(content, beside)
-    os.replace(beside, path)
+    """Write a checkpoint; an interruption leaves the last one whole."""
+    with replaced_whole(path) as beside:
+        torch.save(content, beside)
 
 
 def read_checkpoint(path: Path, settings: dict, device: torch.device, overwrite: bool) -> Optional[dict]:

@@ -676,6 +676,7 @@ def test_going_back_to_a_variant_shows_it_at_once(widget):
     widget.ui.applyButton.click()
     assert Run.made.started is None and segmentations() == 2
     widget.parameterNode.volume.GetImageData().GetPointData().GetScalars().Fill(6)
+    widget.parameterNode.volume.GetImageData().Modified()
     widget.ui.applyButton.click()
     assert Run.made.running
 

@@ -310,3 +310,14 @@ def test_code_in_a_model_file_is_an_error_for_users(models, tmp_path, kind):
     bundled.list_checksums(models)
     with pytest.raises(SEBrainSegError, match=NAME):
         bundled.load("unet", "scse", "coronal")
+
+
+def test_the_list_of_checksums_is_read_again_only_when_it_was_written(models, monkeypatch):
+    reads, original = [], csv.DictReader
+    monkeypatch.setattr(bundled.csv, "DictReader", lambda file: reads.append(1) or original(file))
+    for _ in range(3):
+        assert bundled.names() == ("unet-scse-coronal",) and NAME in bundled.checksums()
+    assert len(reads) == 1
+    (models / NAME).rename(models / "unet-none-coronal.pt")
+    bundled.list_checksums(models)
+    assert bundled.names() == ("unet-none-coronal",) and len(reads) == 2

@@ -62,13 +62,13 @@ class Scene:
     def is_there(self, node):
         return node is not None and node.there
 
-    def voxels_of(self, volume):
+    def content_of(self, volume):
         return volume.voxels
 
     def image_of(self, volume):
         return f"image of {volume.name}"
 
-    def find(self, volume, kind, parameters):
+    def find_result(self, volume, kind, parameters):
         assert kind == "segmentation"
         fits = (
             node for node in self.made if node.there and node.of == (volume, volume and volume.voxels, parameters.se)
@@ -147,7 +147,7 @@ class Scene:
         pause()
         self.asked = [each.parameters.se for each in differences.segmentations], consensus
         nodes = [
-            self.find(volume, "segmentation", each.parameters) or self.add_segmentation(volume, each, voxels)
+            self.find_result(volume, "segmentation", each.parameters) or self.add_segmentation(volume, each, voxels)
             for each in differences.segmentations
         ]
         return SimpleNamespace(

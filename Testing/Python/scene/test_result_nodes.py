@@ -102,28 +102,29 @@ def value_at(node, position):
 
 def test_a_segmentation_is_found_by_its_choice(scene):
     volume, node = segmented(scene)
-    assert provenance.find(volume, "segmentation", SCSE) is node
-    assert provenance.find(volume, "segmentation", replace(SCSE, device="cpu")) is node
+    assert provenance.find_result(volume, "segmentation", SCSE) is node
+    assert provenance.find_result(volume, "segmentation", replace(SCSE, device="cpu")) is node
     others = (
         NONE,
         replace(SCSE, view="axial"),
         replace(SCSE, protocol="manual"),
         replace(SCSE, structures="Hippocampus"),
     )
-    assert not any(provenance.find(volume, "segmentation", each) for each in others)
-    assert provenance.find(volume_node(scene), "segmentation", SCSE) is None
-    assert provenance.find(None, "segmentation", SCSE) is None
+    assert not any(provenance.find_result(volume, "segmentation", each) for each in others)
+    assert provenance.find_result(volume_node(scene), "segmentation", SCSE) is None
+    assert provenance.find_result(None, "segmentation", SCSE) is None
 
 
 def test_other_voxels_or_another_place_are_not_mistaken_for_the_same(scene):
     volume, node = segmented(scene)
     origin = np.array(volume.GetOrigin())
     volume.SetOrigin(*(origin + 5))
-    assert provenance.find(volume, "segmentation", SCSE) is None
+    assert provenance.find_result(volume, "segmentation", SCSE) is None
     volume.SetOrigin(*origin)
-    assert provenance.find(volume, "segmentation", SCSE) is node
+    assert provenance.find_result(volume, "segmentation", SCSE) is node
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
-    assert provenance.find(volume, "segmentation", SCSE) is None
+    volume.GetImageData().Modified()
+    assert provenance.find_result(volume, "segmentation", SCSE) is None
 
 
 def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):
@@ -132,9 +133,9 @@ def test_a_network_trained_anew_is_another(scene, tmp_path, monkeypatch):
     knee, volume = Parameters(model="knee"), volume_node(scene)
     labels = labels_like(volume_nodes.image_of(volume))
     node = segmentation_nodes.add_segmentation(volume, result_of(labels, parameters=knee))
-    assert provenance.find(volume, "segmentation", knee) is node
+    assert provenance.find_result(volume, "segmentation", knee) is node
     (tmp_path / "knee.pt").write_bytes(b"another")
-    assert provenance.find(volume, "segmentation", knee) is None
+    assert provenance.find_result(volume, "segmentation", knee) is None
 
 
 def test_only_our_own_are_hidden(scene):
@@ -164,7 +165,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     columns = compared.table.GetNumberOfColumns()
 
     volume = saved_and_opened(scene, tmp_path)
-    node = provenance.find(volume, "segmentation", SCSE)
+    node = provenance.find_result(volume, "segmentation", SCSE)
     maps = map_nodes.find_maps(volume, SCSE, "decoder 1", True)
     table = comparison_nodes.comparison_of(volume)
     assert [each.GetName() for each in (node, *maps, table)] == names
@@ -180,7 +181,7 @@ def test_a_saved_scene_is_taken_up_where_it_was_left(scene, tmp_path):
     assert mean.GetLineStyle() == mean.LineStyleSolid and mean.GetColor() == pytest.approx(table_nodes.BLUE)
     # Shown as it was, and still found by what made it.
     scene_display.show_only(node)
-    other = provenance.find(volume, "segmentation", NONE)
+    other = provenance.find_result(volume, "segmentation", NONE)
     assert node.GetDisplayVisibility() and not other.GetDisplayVisibility()
 
 
@@ -277,7 +278,7 @@ def test_the_fill_comes_back_in_a_scene_that_was_saved_with_a_map(scene, tmp_pat
     scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode", "Red")
     map_nodes.show_maps(volume, map_nodes.add_maps(volume, with_maps(volume)))
     volume = saved_and_opened(scene, tmp_path)
-    node = provenance.find(volume, "segmentation", SCSE)
+    node = provenance.find_result(volume, "segmentation", SCSE)
     assert looks(node)[0] is False and map_nodes.map_shown(volume) is not None
     map_nodes.hide_maps(volume)
     assert looks(node) == (True, True, True)
@@ -409,7 +410,7 @@ def test_a_plot_is_deleted_whole(scene):
 
 def test_maps_of_other_voxels_are_not_added(scene):
     volume = volume_node(scene)
-    made, voxels = with_maps(volume), provenance.voxels_of(volume)
+    made, voxels = with_maps(volume), provenance.content_of(volume)
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
     before = len(nodes(scene))
     with pytest.raises(SEBrainSegError, match="was changed"):
@@ -565,7 +566,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
         assert np.count_nonzero(sitk.GetArrayFromImage(found)) == len(marked)
         if not again:
             volume = saved_and_opened(scene, tmp_path)
-            node = provenance.find(volume, "segmentation", SCSE)
+            node = provenance.find_result(volume, "segmentation", SCSE)
     scene.RemoveNode(volume)
     assert segmentation_nodes.segmentation_of(node).labels is None
 
@@ -573,7 +574,7 @@ def test_labels_come_back_from_a_saved_scene(scene, tmp_path, name):
 def test_a_left_handed_volume_is_still_itself_when_slicer_has_turned_an_axis(scene, tmp_path):
     volume, _ = segmented(scene, directions=GRIDS["left-handed"])
     again = saved_and_opened(scene, tmp_path)
-    assert provenance.find(again, "segmentation", SCSE) is not None
+    assert provenance.find_result(again, "segmentation", SCSE) is not None
 
 
 def test_the_table_of_volumes_has_columns_of_numbers_and_of_words(scene):
@@ -632,7 +633,7 @@ def test_surfaces_of_the_child_process_are_those_that_slicer_makes(scene, tmp_pa
     assert scene_display.has_surfaces(node) and scene_display.labelmaps_of(node)[0] == []
     for segment in ("Left-Hippocampus", "Right-Hippocampus"):
         here = node.GetClosedSurfaceInternalRepresentation(segment)
-        there = scene_display.surface_of(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
+        there = scene_display.surface_by_slicer(node.GetSegmentation().GetSegment(segment), node.GetSegmentation())
         assert here.GetNumberOfPolys() == there.GetNumberOfPolys() > 100
         for one, other in ((here.GetPoints(), there.GetPoints()), (here.GetPointData(), there.GetPointData())):
             one, other = (

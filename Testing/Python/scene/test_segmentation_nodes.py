@@ -138,7 +138,7 @@ def test_a_single_slice_is_for_user_trained_models_only(scene):
     array[0, 5, 3] = 300
     labels = labels_of(array, volume_nodes.image_of(volume))
     node = segmentation_nodes.add_segmentation(
-        volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS), provenance.voxels_of(volume)
+        volume, result_of(labels, (LIVER, KIDNEY), parameters=USERS), provenance.content_of(volume)
     )
     (at,) = points_of(node, "Left-Kidney")
     np.testing.assert_allclose(at, ras(np.eye(3), (3, 5, 0)), atol=1e-4)
@@ -305,7 +305,7 @@ def test_unusable_volumes_are_refused_in_words(scene):
 
 def test_labels_of_other_voxels_are_not_shown(scene):
     volume = volume_node(scene)
-    labels, voxels = labels_like(volume_nodes.image_of(volume)), provenance.voxels_of(volume)
+    labels, voxels = labels_like(volume_nodes.image_of(volume)), provenance.content_of(volume)
     volume.GetImageData().GetPointData().GetScalars().Modified()  # in time only
     assert segmentation_nodes.add_segmentation(volume, result_of(labels), voxels) is not None
     volume.GetImageData().SetScalarComponentFromDouble(1, 2, 3, 0, -1)
@@ -314,13 +314,86 @@ def test_labels_of_other_voxels_are_not_shown(scene):
     assert scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode") == 1
 
 
+@pytest.mark.parametrize("edit", ["spacing", "origin", "directions"])
+def test_a_grid_that_was_edited_during_the_run_is_not_taken_for_the_one_segmented(scene, edit):
+    volume = volume_node(scene)
+    labels, content = labels_like(volume_nodes.image_of(volume)), provenance.content_of(volume)
+    if edit == "spacing":
+        volume.SetSpacing(*(2 * SPACING))
+    elif edit == "origin":
+        volume.SetOrigin(0, 0, 0)
+    else:
+        volume.SetIJKToRASDirections(*GRIDS["coronal"].ravel())
+    before = scene.GetNumberOfNodes()
+    with pytest.raises(SEBrainSegError, match="'T1' was changed during the segmentation"):
+        segmentation_nodes.add_segmentation(volume, result_of(labels), content)
+    assert scene.GetNumberOfNodes() == before
+
+
+def test_a_transform_of_the_volume_may_change_during_the_run(scene):
+    volume = volume_node(scene)
+    labels, content = labels_like(volume_nodes.image_of(volume)), provenance.content_of(volume)
+    transform = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    volume.SetAndObserveTransformNodeID(transform.GetID())
+    node = segmentation_nodes.add_segmentation(volume, result_of(labels), content)
+    assert node.GetTransformNodeID() == transform.GetID()
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is node
+
+
+@pytest.fixture
+def checksums(monkeypatch):
+    """How many checksums of voxels were computed, as a list of one number."""
+    count, original = [0], provenance.zlib.crc32
+
+    def crc32(voxels):
+        count[0] += 1
+        return original(voxels)
+
+    monkeypatch.setattr(provenance.zlib, "crc32", crc32)
+    return count
+
+
+def test_voxels_are_read_once_until_they_change(scene, checksums):
+    volume, _ = segmented(scene)
+    checksums[0] = 0
+    voxels = vtk_to_numpy(volume.GetImageData().GetPointData().GetScalars())
+    for _ in range(3):
+        assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is not None
+    assert checksums[0] == 0
+    voxels[5] += 1
+    volume.GetImageData().GetPointData().GetScalars().Modified()
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 1
+    voxels[5] -= 1
+    volume.GetImageData().Modified()
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is not None and checksums[0] == 2
+    # Another place is seen although no voxel is looked at anew.
+    volume.SetOrigin(0, 0, 0)
+    assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None and checksums[0] == 2
+
+
+def test_the_frames_of_a_sequence_that_is_played_again_are_read_once(scene, checksums):
+    volume, _ = segmented(scene)
+    frames = []
+    for number in range(3):
+        frame = vtk.vtkImageData()
+        frame.DeepCopy(volume.GetImageData())
+        vtk_to_numpy(frame.GetPointData().GetScalars())[number] += 1
+        frames.append(frame)
+    checksums[0] = 0
+    for _ in range(4):
+        for frame in frames:
+            volume.SetAndObserveImageData(frame)
+            assert provenance.find_result(volume, provenance.SEGMENTATION, Parameters()) is None
+    assert checksums[0] == 3
+
+
 def test_an_error_leaves_nothing_half_made(scene, monkeypatch):
     def fails(*_):
         raise MemoryError
 
     volume = volume_node(scene)
     labels = labels_like(volume_nodes.image_of(volume))
-    monkeypatch.setattr(segmentation_nodes, "fill", fails)
+    monkeypatch.setattr(segmentation_nodes, "add_segments", fails)
     with pytest.raises(MemoryError):
         segmentation_nodes.add_segmentation(volume, result_of(labels))
     for kind in ("vtkMRMLSegmentationNode", "vtkMRMLSegmentationDisplayNode"):

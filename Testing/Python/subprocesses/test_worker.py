@@ -21,7 +21,7 @@ from SEBrainSegLib.choices.structures import Code, Structure, selected, structur
 from SEBrainSegLib.errors import SEBrainSegError
 from SEBrainSegLib.inference.result import Segmentation
 from SEBrainSegLib.resources import resource
-from SEBrainSegLib.subprocesses import background, surfaces
+from SEBrainSegLib.subprocesses import background, run_folder, surfaces
 from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
 
 LIBRARY = Path(background.__file__).resolve().parents[1]
@@ -570,3 +570,51 @@ def test_qprocess_that_cannot_start(library, temporary, image, qt_process, tmp_p
     until(qt_process[1], lambda: not listener.run.running)
     assert listener.outcome()[0] == "failed"
     assert not list(temporary.iterdir())
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Files that cannot be removed as Windows' that another process has open; a number of refusals for each name."""
+    refusals, original = {}, os.unlink
+
+    def unlink(path, *arguments, **options):
+        name = os.path.basename(os.fspath(path))
+        if refusals.get(name, 0) > 0:
+            refusals[name] -= 1
+            raise PermissionError(13, "The process cannot access the file because another process is using it", path)
+        return original(path, *arguments, **options)
+
+    monkeypatch.setattr(os, "unlink", unlink)
+    return refusals
+
+
+def test_a_scan_that_the_child_still_holds_is_removed_a_moment_later(library, temporary, image, held):
+    held["volume.nrrd"] = 2
+    assert run_to_end(image).outcome() == ("finished", "cpu")
+    assert held["volume.nrrd"] == 0 and not list(temporary.iterdir())
+
+
+@pytest.mark.parametrize("by", ["the next run", "the next Slicer"])
+def test_a_scan_that_stayed_behind_is_removed_at_the_next_start(library, temporary, image, held, by):
+    held["volume.nrrd"] = 1000
+    assert run_to_end(image).outcome() == ("finished", "cpu")
+    (left,) = temporary.iterdir()
+    assert (left / "volume.nrrd").exists()
+    held.clear()
+    if by == "the next run":
+        run_to_end(image)
+    else:
+        Listener()
+    assert not list(temporary.iterdir())
+
+
+def test_only_folders_of_runs_that_are_over_are_removed_at_a_start(temporary):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f"{run_folder._PREFIX}{ended.pid}-abc", f"{run_folder._PREFIX}{os.getppid()}-abc", "SEBrainSeg-links"]
+    names += [f"SEBrainSeg-run-another0computer-{ended.pid}-abc", f"{run_folder._PREFIX}mine", "holiday"]
+    for name in names:
+        (temporary / name).mkdir()
+    running = run_folder.create()
+    run_folder.remove_abandoned()
+    assert {path.name for path in temporary.iterdir()} == {*names[1:], running.name}
