@@ -32,8 +32,8 @@ from SEBrainSegLib.inference import memory
 from SEBrainSegLib.inference.brain_region import head_box
 from SEBrainSegLib.inference.slices import logits_of_slices, slices_of
 from SEBrainSegLib.networks.architectures import NETWORKS
-from SEBrainSegLib.networks.bundled import PROTOCOLS
 from SEBrainSegLib.networks.classes import class_of_label
+from SEBrainSegLib.training.brain_recipe import BrainRecipe
 from SEBrainSegLib.training.queue import NETWORK_SETTINGS, Plan, is_done, model_path, read_recipe
 from SEBrainSegLib.training.scans import LabelledScan, labelled_scans
 from trained import by_setting, over_seeds, recipe_parser
@@ -90,7 +90,7 @@ def add_scores(path: Path, scores: Sequence[Score]) -> None:
 def networks_of(plan: Plan, run: Path) -> Iterator[tuple[str, torch.nn.Module]]:
     """Yield the networks of a training by the name of their weights, in evaluation mode."""
     stored = torch.load(run / plan.name / "checkpoint.pt", map_location="cpu", weights_only=True)
-    classes = len(PROTOCOLS) * (len(structures()) + 1)
+    classes = len(BrainRecipe.protocols) * (len(structures()) + 1)
     arguments = {name: getattr(plan, name) for name in NETWORK_SETTINGS if name != "architecture"}
     for name, key, prefix in (("average", "average", "module."), ("last", "network", "")):
         if key in stored:
@@ -131,7 +131,7 @@ def score_network(
     corrections = CORRECTIONS if scan.protocol == "freesurfer" else CORRECTIONS[:1]
     found: dict[str, list[torch.Tensor]] = {name: [] for name in corrections}
     for _, logits in logits_of_slices(network, slices, torch.device("cpu"), taps, numbers):
-        manual, freesurfer = logits.float().unflatten(1, (len(PROTOCOLS), count)).unbind(1)
+        manual, freesurfer = logits.float().unflatten(1, (len(BrainRecipe.protocols), count)).unbind(1)
         own = manual if scan.protocol == "manual" else freesurfer
         for name in corrections:
             found[name].append(corrected(own, manual, name).argmax(dim=1))

@@ -19,6 +19,7 @@ from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.networks.architectures import UNet
 from SEBrainSegLib.networks.model_file import write_model
 from SEBrainSegLib.resources import resource
+from SEBrainSegLib.training.brain_recipe import BrainRecipe
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "Benchmarks"))
 
@@ -468,7 +469,7 @@ def data(tmp_path, monkeypatch):
 ALL_WHITE = 2 * 2048 / (2048 + 32**3)
 
 
-def stubborn(label, protocols=bundled.PROTOCOLS, **arguments):
+def stubborn(label, protocols=BrainRecipe.protocols, **arguments):
     """A network that calls everything one structure: a list has one for each protocol."""
     network = UNet(classes=max(1, len(protocols)) * 32, width=8, **arguments)
     for weights in network.parameters():
@@ -478,7 +479,7 @@ def stubborn(label, protocols=bundled.PROTOCOLS, **arguments):
     return network.eval()
 
 
-def write_stubborn(path, label, protocols=bundled.PROTOCOLS, **arguments):
+def write_stubborn(path, label, protocols=BrainRecipe.protocols, **arguments):
     """Write the model file of a stubborn network."""
     path.parent.mkdir(parents=True, exist_ok=True)
     network = stubborn(label, protocols, **arguments)

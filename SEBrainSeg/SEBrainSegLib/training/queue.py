@@ -29,17 +29,16 @@ from typing import Optional, Union
 
 import torch
 
+from ..choices.parameters import Architecture, Variant, values
 from ..choices.structures import IGNORED, Structure, structures
 from ..errors import SEBrainSegError
 from ..inference import devices, memory
-from ..inference.geometry import BRAIN_SPACING, VIEWS
-from ..networks.architectures import NETWORKS
-from ..networks.bundled import PROTOCOLS, list_checksums, model_name
+from ..inference.geometry import BRAIN_SPACING
+from ..networks.bundled import list_checksums, model_name
 from ..networks.model_file import write_model
-from ..networks.squeeze_excitation import VARIANTS
 from ..resources import resource
 from . import intensity_patterns
-from .brain_recipe import BrainRecipe
+from .brain_recipe import FULL, BrainRecipe
 from .general_recipe import GeneralRecipe, LabelledImage
 from .losses import LOSSES
 from .pairs import find_pairs
@@ -134,10 +133,16 @@ def _plan(path: Path, settings: dict) -> Plan:
     for key in ("held_out", "validation"):
         settings = {**settings, key: tuple(settings.get(key, ()))}
     plan = Plan(**settings)
-    allowed = {"architecture": NETWORKS, "se": VARIANTS, "view": VIEWS, "loss": LOSSES, "data": ("heads", "malc")}
-    for key, values in allowed.items():
-        if getattr(plan, key) not in values:
-            choices = ", ".join(values)
+    allowed = {
+        "architecture": values(Architecture),
+        "se": values(Variant),
+        "view": tuple(FULL),
+        "loss": LOSSES,
+        "data": ("heads", "malc"),
+    }
+    for key, known in allowed.items():
+        if getattr(plan, key) not in known:
+            choices = ", ".join(known)
             raise SEBrainSegError(f"{path}: the {key} of {name} is '{getattr(plan, key)}'; choose one of {choices}.")
     return plan
 
@@ -226,7 +231,7 @@ def train(plan: Plan, material: Material, run: Path, device: torch.device, threa
     folder = run / plan.name
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe_of(plan, material)
-    protocols = PROTOCOLS if plan.data == "heads" else ()
+    protocols = recipe.protocols
     table: Optional[tuple[Structure, ...]] = None if plan.data == "heads" else structures()
     configuration = {name: getattr(plan, name) for name in NETWORK_SETTINGS}
     configuration["classes"] = max(1, len(protocols)) * (len(structures()) + 1)
