@@ -148,7 +148,9 @@ def asymmetry_remark(segmentation, left, right):
     protocol = segmentation.parameters.protocol
     known, mirrored = ranges().get((protocol, left)), ranges().get((protocol, right))
     ml = segmentation.volumes[left], segmentation.volumes[right]
-    if segmentation.parameters.model or not known or not mirrored or known.asymmetry is None or not all(ml):
+    if segmentation.parameters.model or not known or not mirrored or not all(ml):
+        return ""
+    if known.asymmetry is None or known.spread is None:
         return ""
     if left in segmentation.cut_off or right in segmentation.cut_off:
         return ""

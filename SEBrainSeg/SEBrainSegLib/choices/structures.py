@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple, Optional, Union
+from typing import Any, NamedTuple, Optional, Union, cast
 
 from ..errors import SEBrainSegError
 from ..resources import resource
@@ -163,10 +163,11 @@ def read_structures(path: Union[str, Path]) -> tuple[Structure, ...]:
                     path=path, row=index + 1, error=error.args[0]
                 )
             ) from None
-    for values, text in (
+    columns: tuple[tuple[list[Any], str], ...] = (
         ([each.label for each in found], _("The table {path} has the label {value} more than once; remove a row.")),
         ([each.segment_id for each in found], _("The table {path} has the name {value} more than once; remove a row.")),
-    ):
+    )
+    for values, text in columns:
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
             raise SEBrainSegError(text.format(path=path, value=repeated[0]))
@@ -187,7 +188,12 @@ def _structure_of(row: dict[str, Optional[str]], index: int) -> Structure:
     )
     modifier = _code_of(cells, "TypeModifier") or SIDES[_side_of(name)]
     return Structure(
-        label, name, color, _code_of(cells, "Category") or TISSUE, _code_of(cells, "Type") or TISSUE, modifier
+        label,
+        name,
+        cast("tuple[int, int, int]", color),
+        _code_of(cells, "Category") or TISSUE,
+        _code_of(cells, "Type") or TISSUE,
+        modifier,
     )
 
 

@@ -20,7 +20,7 @@ from ..text import duration
 from .inputs import Scan, results_name
 from .summary import FAILED, SEGMENTED, SKIPPED, read_rows, remarks_in, row_of, update, volumes_in
 
-Progress = Callable[[float, str], object]  # called with a fraction in [0, 1] and a message
+Progress = Callable[[float, str], None]  # called with a fraction in [0, 1] and a message
 
 
 PRINTED_REMARKS = 8  # on one scan; all stand in its table

@@ -233,8 +233,8 @@ def describe(bids_dir: PathLike, output_dir: PathLike, overwrite: bool = False) 
                 f"{output_dir} holds the results of another dataset, {there.get('DatasetLinks', {}).get('raw')}; "
                 "choose another folder, or --overwrite."
             )
-    there = Path(bids_dir) / BIDS_DESCRIPTION
-    source = _read_json(there) if there.exists() else {}
+    described = Path(bids_dir) / BIDS_DESCRIPTION
+    source = _read_json(described) if described.exists() else {}
     generator = {"Name": DERIVATIVE, "CodeURL": CODE}
     if version():
         generator["Version"] = version()

@@ -38,7 +38,7 @@ def on_cluster(scans: "deque[Scan]", work: Work, address: str) -> Iterator[tuple
     if work.parameters.model:
         path = user_models.path_of(work.parameters.model).resolve()
         work = replace(work, parameters=replace(work.parameters, model=str(path)))
-    running: dict[object, tuple] = {}
+    running: dict[object, Scan] = {}
     with client:
         done = as_completed(loop=client.loop)
         try:

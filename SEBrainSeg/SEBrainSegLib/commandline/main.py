@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -283,7 +283,7 @@ def find(chosen: argparse.Namespace, request: Request) -> Findings:
     return Findings(scans, chosen.output or Path(), problems, single and not chosen.dask)
 
 
-def _bids_scans(chosen: argparse.Namespace) -> tuple[list[Scan], Path]:
+def _bids_scans(chosen: argparse.Namespace) -> tuple[Sequence[Scan], Path]:
     """Return the scans of a BIDS dataset and the folder of its derivatives, which is made; say what is left out."""
     source, folder = (local(each) for each in chosen.inputs[:2])
     refuse_file_in_the_way(folder)

@@ -75,7 +75,10 @@ def _acquire(path: Path, deadline: float) -> BaseFileLock:
 
 def _is_at(lock: BaseFileLock, path: Path) -> bool:
     """Whether the file that a lock holds still has its name."""
+    descriptor = lock._context.lock_file_fd
+    if descriptor is None:
+        return False
     try:
-        return os.path.samestat(os.fstat(lock._context.lock_file_fd), os.stat(path))
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
     except FileNotFoundError:
         return False

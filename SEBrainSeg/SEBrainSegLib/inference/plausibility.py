@@ -398,7 +398,8 @@ def cut_off(labels: sitk.Image, table: tuple[Structure, ...]) -> tuple[int, ...]
     """
     voxels, spacing = sitk.GetArrayViewFromImage(labels), labels.GetSpacing()[::-1]
     # Plane by plane: counting makes numbers of 8 bytes of all.
-    counts = np.sum([np.bincount(plane.ravel(), minlength=int(voxels.max()) + 1) for plane in voxels], axis=0)
+    length = int(voxels.max()) + 1
+    counts = sum((np.bincount(plane.ravel(), minlength=length) for plane in voxels), np.zeros(length, np.intp))
     limits = _CUT * (counts * np.prod(spacing)) ** (2 / 3)
     cut = np.zeros(len(counts), bool)
     for axis in range(voxels.ndim):

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from ..choices.vocabulary import View, slice_axis
+from ..choices.vocabulary import slice_axis
 from ..networks.architectures import Unpooling
 from ..networks.classes import unsided_classes
 from ..networks.model_file import Model
@@ -77,7 +77,7 @@ def classify_volume(
     Raises:
         SEBrainSegError: the network has no such SE block.
     """
-    axis = View(models[0].view).axis
+    axis = slice_axis(models[0].view)
     shape = tuple(slices_of(array, models[0].view).shape)
     recorder = Recorder(models[0].network, excitation, shape) if excitation else None
     with recorder or contextlib.nullcontext():

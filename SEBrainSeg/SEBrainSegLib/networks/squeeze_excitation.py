@@ -4,8 +4,8 @@ Every block maps a feature map ``U`` of shape ``(N, C, H, W)`` to a recalibrated
 concatenation, which doubles the channels. ``out_channels`` of a block says how many channels it gives.
 """
 
-from collections.abc import Mapping
-from typing import Optional, Union
+from collections.abc import Callable, Mapping
+from typing import Optional, Union, cast
 
 import torch
 from torch import nn
@@ -67,7 +67,7 @@ class SpatialSE(nn.Module):
 
 
 # How scSE joins its branches, two tensors of one shape.
-AGGREGATE = {
+AGGREGATE: dict[Aggregation, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]] = {
     Aggregation.MAX: torch.maximum,
     Aggregation.ADDITION: torch.add,
     Aggregation.MULTIPLICATION: torch.mul,
@@ -99,11 +99,11 @@ class ChannelSpatialSE(nn.Module):
         bias: bool = True,
     ) -> None:
         super().__init__()
-        aggregation = known(Aggregation, aggregation, "aggregation")
-        self.join = AGGREGATE[aggregation]
+        chosen: Aggregation = known(Aggregation, aggregation, "aggregation")
+        self.join = AGGREGATE[chosen]
         self.channel = ChannelSE(channels, reduction, bias)
         self.spatial = SpatialSE(channels, bias)
-        self.out_channels = 2 * channels if aggregation is Aggregation.CONCATENATION else channels
+        self.out_channels = 2 * channels if chosen is Aggregation.CONCATENATION else channels
 
     def forward(self, u: torch.Tensor) -> torch.Tensor:
         return self.join(self.channel(u), self.spatial(u))
@@ -162,7 +162,7 @@ def recalibration(
     if variant is Variant.NONE:
         return None, channels
     block = BLOCKS[variant](channels, reduction, aggregation, bias)
-    return block, block.out_channels
+    return block, cast(int, block.out_channels)
 
 
 # Layer names in the authors' package `squeeze_and_excitation`, and here.

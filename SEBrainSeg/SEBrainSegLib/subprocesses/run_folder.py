@@ -11,6 +11,7 @@ import socket
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 # Names say whose they are: the computer, as containers with process numbers of their own may share temporary files, and
 # the process.
@@ -72,11 +73,12 @@ def _is_running_on_windows(process: int) -> bool:
     import ctypes
 
     query_limited_information, invalid_parameter, still_active = 0x1000, 87, 259
-    kernel = ctypes.WinDLL("kernel32", use_last_error=True)
+    windows: Any = ctypes  # what it has there only
+    kernel = windows.WinDLL("kernel32", use_last_error=True)
     kernel.OpenProcess.restype = ctypes.c_void_p
     handle = kernel.OpenProcess(query_limited_information, False, process)
     if not handle:
-        return ctypes.get_last_error() != invalid_parameter
+        return windows.get_last_error() != invalid_parameter
     code = ctypes.c_ulong()
     known = kernel.GetExitCodeProcess(ctypes.c_void_p(handle), ctypes.byref(code))
     kernel.CloseHandle(ctypes.c_void_p(handle))

@@ -30,7 +30,7 @@ from typing import Optional, Union
 import torch
 
 from ..choices.structures import IGNORED, Structure, structures
-from ..choices.vocabulary import Architecture, Protocol, Variant, View, values
+from ..choices.vocabulary import Architecture, Variant, View, values
 from ..errors import SEBrainSegError
 from ..inference import devices, memory
 from ..inference.geometry import BRAIN_SPACING
@@ -232,7 +232,7 @@ def train(plan: Plan, material: Material, run: Path, device: torch.device, threa
     folder = run / plan.name
     folder.mkdir(parents=True, exist_ok=True)
     recipe = recipe_of(plan, material)
-    protocols = Protocol.in_rows() if plan.data == "heads" else ()
+    protocols = recipe.protocols
     table: Optional[tuple[Structure, ...]] = None if plan.data == "heads" else structures()
     configuration = {name: getattr(plan, name) for name in NETWORK_SETTINGS}
     configuration["classes"] = max(1, len(protocols)) * (len(structures()) + 1)

@@ -9,7 +9,7 @@ from phantoms import GRIDS, ByIntensity, centred, model, phantom, value_at_ras
 from SEBrainSegLib import Cancelled, SEBrainSegError, segment
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.choices.vocabulary import View, slice_axis
-from SEBrainSegLib.inference import brain_region, cleanup, devices, plausibility, slices
+from SEBrainSegLib.inference import brain_region, cleanup, devices, head_region, plausibility, slices
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.intensities import normalise
 from SEBrainSegLib.networks import user_models
@@ -261,7 +261,7 @@ def test_the_brains_box_has_its_margin_in_millimetres(network, mm):
         else:
             # 8 mm, and what fills up to multiples of 16 pixels.
             assert 8 / mm <= before < 8 / mm + 16 and 8 / mm <= after < 8 / mm + 16
-    head = brain_region.head_box(array, spacing=(mm,) * 3)
+    head = head_region.head_box(array, spacing=(mm,) * 3)
     assert [there.start - found.start for there, found in zip(brain, head)] == [8 / mm] * 3
 
 
