@@ -8,7 +8,7 @@ import SimpleITK as sitk
 import torch
 
 from SEBrainSegLib import segment
-from SEBrainSegLib.choices.structures import structure_of
+from SEBrainSegLib.choices.structures import structure_of_row
 from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.training import deformation
 from SEBrainSegLib.training import main as command
@@ -366,7 +366,7 @@ def boxes(tmp_path_factory):
         volume.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
         sitk.WriteImage(volume, str(folder / f"a_{kind}.nrrd"))
     pair = Pair("a", folder / "a_image.nrrd", folder / "a_labels.nrrd")
-    table = (structure_of({"LabelValue": "1", "Name": "Sheet"}, 0),)
+    table = (structure_of_row({"LabelValue": "1", "Name": "Sheet"}, 0),)
     scan = LabelledImage(pair, table, (2.0, 1.0, 1.0), None, None)
     np.testing.assert_array_equal(scan.classes.numpy(), labels)
     return GeneralRecipe([scan], [scan], "axial", table, (2.0, 1.0, 1.0), None)
@@ -403,7 +403,7 @@ def test_planes_further_apart_than_pixels_are_not_flattened(boxes, monkeypatch):
 
 def named(*names):
     return tuple(
-        structure_of({"LabelValue": str(label), "Name": name}, label) for label, name in enumerate(names, start=1)
+        structure_of_row({"LabelValue": str(label), "Name": name}, label) for label, name in enumerate(names, start=1)
     )
 
 

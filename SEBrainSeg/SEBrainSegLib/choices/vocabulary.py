@@ -25,7 +25,8 @@ class Choice(Enum):
         member._value_ = value
         return member
 
-    def __init__(self, value: str, label: str):
+    # The defaults are for type checkers, to which Variant("cse") looks like the making of a member.
+    def __init__(self, value: str, label: str = ""):
         self._label = label
 
     def label(self) -> str:
@@ -54,7 +55,7 @@ class Variant(Choice):
     SSE = "sse", "sSE", False, True
     SCSE = "scse", "scSE", True, True
 
-    def __init__(self, value: str, label: str, by_channel: bool, spatial: bool):
+    def __init__(self, value: str, label: str = "", by_channel: bool = False, spatial: bool = False):
         super().__init__(value, label)
         self.by_channel, self.spatial = by_channel, spatial
 
@@ -81,7 +82,7 @@ class View(Choice):
     SAGITTAL = "sagittal", _("Sagittal"), 2
     ALL = "all", _("All three"), None
 
-    def __init__(self, value: str, label: str, axis: Optional[int]):
+    def __init__(self, value: str, label: str = "", axis: Optional[int] = None):
         super().__init__(value, label)
         self.axis = axis
 
@@ -102,7 +103,7 @@ class Protocol(Choice):
     FREESURFER = "freesurfer", "FreeSurfer", 1
     MANUAL = "manual", _("Neuromorphometrics (manual)"), 0
 
-    def __init__(self, value: str, label: str, row: int):
+    def __init__(self, value: str, label: str = "", row: int = 0):
         super().__init__(value, label)
         self.row = row
 

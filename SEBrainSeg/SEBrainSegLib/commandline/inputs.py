@@ -3,7 +3,7 @@
 import glob
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Callable, Optional, Union
@@ -173,7 +173,7 @@ def _folder_before_wildcards(pattern: str) -> Path:
 
 
 def find_scans(
-    arguments: Iterable[str], output: Optional[Path], parameters: Parameters, confidence: bool = False
+    arguments: Sequence[str], output: Optional[Path], parameters: Parameters, confidence: bool = False
 ) -> tuple[list[Scan], dict[str, str], int, bool]:
     """Find out what the arguments of the command line mean.
 

@@ -179,7 +179,7 @@ class ProgressLine:
         self.stream.write(f"{self.name}: {self.fraction:4.0%} {self.message}{after}\n")
         self.stream.flush()
 
-    def close(self):
+    def close(self) -> None:
         """End the line."""
         if self.pulse:
             self.pulse.close()
@@ -292,7 +292,7 @@ def _bids_scans(chosen: argparse.Namespace) -> tuple[list[Scan], Path]:
     bids.describe(source, folder, chosen.overwrite)
     if left_out:
         print_line(left_out, True)
-    return scans, Path(folder)
+    return [*scans], Path(folder)
 
 
 def batch_of(chosen: argparse.Namespace, request: Request, found: Findings) -> Batch:
