@@ -224,7 +224,7 @@ def test_scans_labels_frequencies_and_the_ignored_label_are_shown(tmp_path, caps
 
 
 def test_time_is_estimated():
-    assert estimate(2.0, 100, 3600) == "About 3.3 min for 100 batches at 2 s each."
+    assert estimate(2.0, 100, 3600) == "About 3 min for 100 batches at 2 s each."
     assert estimate(2.0, 100, 60).endswith("; the time left is enough for some 30 of them.")
 
 
