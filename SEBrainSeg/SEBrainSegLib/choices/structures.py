@@ -75,7 +75,7 @@ class Structure(NamedTuple):
 
     label: int
     name: str
-    color: tuple[int, int, int]
+    color: tuple[int, ...]
     category: Code
     type: Code
     modifier: Code
@@ -156,25 +156,25 @@ def read_structures(path: Union[str, Path]) -> tuple[Structure, ...]:
     found = []
     for index, row in enumerate(rows):
         try:
-            found.append(_structure_of(row, index))
+            found.append(structure_of_row(row, index))
         except ValueError as error:
             raise SEBrainSegError(
                 _("The table {path} is wrong in row {row}: {error}.").format(
                     path=path, row=index + 1, error=error.args[0]
                 )
             ) from None
-    columns: tuple[tuple[list[Any], str], ...] = (
+    checks: tuple[tuple[list[Any], str], ...] = (
         ([each.label for each in found], _("The table {path} has the label {value} more than once; remove a row.")),
         ([each.segment_id for each in found], _("The table {path} has the name {value} more than once; remove a row.")),
     )
-    for values, text in columns:
+    for values, text in checks:
         repeated = sorted({value for value in values if values.count(value) > 1})
         if repeated:
             raise SEBrainSegError(text.format(path=path, value=repeated[0]))
     return tuple(found)
 
 
-def _structure_of(row: dict[str, Optional[str]], index: int) -> Structure:
+def structure_of_row(row: dict[str, Optional[str]], index: int) -> Structure:
     """Make a :class:`Structure` of row number ``index`` of a table; raise :class:`ValueError` if it is wrong."""
     cells = {column: (value or "").strip() for column, value in row.items() if isinstance(value, (str, type(None)))}
     label, name = _whole_number(cells["LabelValue"], _("LabelValue"), LARGEST_LABEL), cells["Name"]
@@ -183,9 +183,9 @@ def _structure_of(row: dict[str, Optional[str]], index: int) -> Structure:
     if not name:
         raise ValueError(_("label {label} has no name").format(label=label))
     channels = [cells.get(f"Color_{channel}", "") for channel in "RGB"]
-    color = (
-        tuple(_whole_number(value, _("colour"), 255) for value in channels) if any(channels) else _default_color(index)
-    )
+    color: tuple[int, ...] = _default_color(index)
+    if any(channels):
+        color = tuple(_whole_number(value, _("colour"), 255) for value in channels)
     modifier = _code_of(cells, "TypeModifier") or SIDES[_side_of(name)]
     return Structure(
         label,
@@ -249,7 +249,7 @@ def selected(text: str, table: Optional[tuple[Structure, ...]] = None) -> tuple[
     table = structures() if table is None else table
     wanted = [" ".join(words(each)).lower() for each in text.split(",")]
     wanted = [each for each in wanted if each]
-    names: dict[str, tuple[str, list]] = {}
+    names: dict[str, tuple[str, list[Structure]]] = {}
     for structure in table:
         of_structure = (structure.name, structure.unsided_name, structure.group, str(structure.label))
         for name in filter(None, (" ".join(words(each)) for each in of_structure)):

@@ -25,7 +25,7 @@ class Choice(Enum):
         member._value_ = value
         return member
 
-    # Details have defaults for type checkers, to which looking a member up by its value is a call without them.
+    # The defaults are for type checkers, to which Variant("cse") looks like the making of a member.
     def __init__(self, value: str, label: str = ""):
         self._label = label
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Union
+from typing import Any, Callable, Union
 
 from ..analysis import volume_table
 from ..choices.parameters import Parameters
@@ -62,18 +62,18 @@ class BidsScan(Scan):
     """A T1-weighted scan of a BIDS dataset, of which ``name`` is the path in the dataset, with slashes."""
 
     @property
-    def entry(self):
+    def entry(self) -> str:
         return self.name
 
     @property
-    def segmentation(self):
+    def segmentation(self) -> Path:
         return self.paths["_dseg.seg.nrrd"]
 
     @property
-    def table(self):
+    def table(self) -> Path:
         return self.paths[VOLUMES]
 
-    def writers(self, parameters):
+    def writers(self, parameters: Parameters) -> dict[str, Callable[..., Any]]:
         def write_metadata(image, found, path):
             implausibility = {"Implausibility": found.implausibility} if found.implausibility else {}
             _write_json(path, {**self.metadata(parameters), "Device": found.device, **implausibility})
@@ -99,7 +99,7 @@ class BidsScan(Scan):
             "Network": shown(results_name(parameters)),
         }
 
-    def is_done(self, parameters):
+    def is_done(self, parameters: Parameters) -> bool:
         """Whether all of its results are there.
 
         Raises:
@@ -144,10 +144,7 @@ def scans_of(
     """
     root = Path(bids_dir)
     if not (unchecked and root.is_dir()):
-        if not (root / BIDS_DESCRIPTION).is_file():
-            hint = "; --skip-bids-validation takes it all the same" if looks_like_bids(root) else ""
-            raise SEBrainSegError(f"{bids_dir} is no BIDS dataset: it has no {BIDS_DESCRIPTION}{hint}.")
-        _read_json(root / BIDS_DESCRIPTION)
+        _check_description(root)
     subjects = sorted(path.name for path in root.glob("sub-*") if path.is_dir())
     if not subjects:
         raise SEBrainSegError(f"{bids_dir} has no subjects, which would be folders named sub-<label>.")
@@ -178,6 +175,13 @@ def scans_of(
         paths = result_paths(Path(output_dir) / place.parent, name, endings)
         scans.append(BidsScan(path, shown(place.as_posix()), paths))
     return scans, told
+
+
+def _check_description(root: Path) -> None:
+    if not (root / BIDS_DESCRIPTION).is_file():
+        hint = "; --skip-bids-validation takes it all the same" if looks_like_bids(root) else ""
+        raise SEBrainSegError(f"{root} is no BIDS dataset: it has no {BIDS_DESCRIPTION}{hint}.")
+    _read_json(root / BIDS_DESCRIPTION)
 
 
 def _folders_named(there: list[str], prefix: str, labels: Iterable[str], bids_dir: PathLike) -> list[str]:
@@ -233,8 +237,8 @@ def describe(bids_dir: PathLike, output_dir: PathLike, overwrite: bool = False) 
                 f"{output_dir} holds the results of another dataset, {there.get('DatasetLinks', {}).get('raw')}; "
                 "choose another folder, or --overwrite."
             )
-    described = Path(bids_dir) / BIDS_DESCRIPTION
-    source = _read_json(described) if described.exists() else {}
+    original = Path(bids_dir) / BIDS_DESCRIPTION
+    source = _read_json(original) if original.exists() else {}
     generator = {"Name": DERIVATIVE, "CodeURL": CODE}
     if version():
         generator["Version"] = version()

@@ -4,7 +4,9 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 SILENCE = 10.0  # seconds after which a run that still goes on says so
 
@@ -22,8 +24,8 @@ class Stream:
     def __init__(self, stream):
         self.stream, self.failure = stream, None
 
-    def write(self, text):
-        """Write text as well as can be; returns its length."""
+    def write(self, text: str) -> int:
+        """Write text as well as can be; return its length."""
         if self.stream is not None and self.failure is None:
             try:
                 try:
@@ -37,7 +39,7 @@ class Stream:
                 self.fail(error)
         return len(text)
 
-    def flush(self):
+    def flush(self) -> None:
         """Bring out what was written, if that is possible."""
         if self.stream is not None and self.failure is None:
             try:
@@ -47,14 +49,14 @@ class Stream:
             except (OSError, ValueError) as error:
                 self.fail(error)
 
-    def isatty(self):
-        """Whether it is a terminal that still listens."""
+    def isatty(self) -> bool:
+        """Return whether it is a terminal that still listens."""
         try:
             return self.stream is not None and self.failure is None and self.stream.isatty()
         except ValueError:  # closed
             return False
 
-    def fail(self, error):
+    def fail(self, error: Exception) -> None:
         """Be silent from here on, at the end of the interpreter, too, which writes what is left in the buffer."""
         self.failure = error
         try:
@@ -68,14 +70,14 @@ class Stream:
         return getattr(self.stream, name)
 
 
-def is_lost(stream):
-    """Whether something that was to be kept could not be written; who closes a pipe has seen enough."""
+def is_lost(stream: Any) -> bool:
+    """Return whether something that was to be kept could not be written; who closes a pipe has seen enough."""
     failure = getattr(stream, "failure", None)
     return failure is not None and not isinstance(failure, BrokenPipeError)
 
 
 @contextmanager
-def steady(program):
+def steady(program: str) -> Iterator["Stream"]:
     """Replace ``sys.stdout`` and ``sys.stderr`` by streams that raise no error; say on the latter if the former fails.
 
     Descriptors that the shell closed (``>&-``) are opened, so that no file of results gets the number of one of them
@@ -118,16 +120,16 @@ class Pulse:
         self.thread = threading.Thread(target=self.run, daemon=True)
         self.thread.start()
 
-    def beat(self):
+    def beat(self) -> None:
         """Note that something was told."""
         self.last = time.monotonic()
 
-    def run(self):
+    def run(self) -> None:
         while not self.closed.wait(max(0.0, self.last + SILENCE - time.monotonic())):
             if time.monotonic() >= self.last + SILENCE:
                 self.beat()
                 self.tell()
 
-    def close(self):
+    def close(self) -> None:
         """End the calls."""
         self.closed.set()

@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ..errors import SEBrainSegError
 from ..networks import user_models
@@ -38,7 +39,7 @@ def on_cluster(scans: "deque[Scan]", work: Work, address: str) -> Iterator[tuple
     if work.parameters.model:
         path = user_models.path_of(work.parameters.model).resolve()
         work = replace(work, parameters=replace(work.parameters, model=str(path)))
-    running: dict[object, Scan] = {}
+    running: dict[Any, Scan] = {}
     with client:
         done = as_completed(loop=client.loop)
         try:

@@ -10,7 +10,9 @@ from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import connection
-from typing import Any
+from os import PathLike
+from pathlib import Path
+from typing import Any, Optional
 
 from ..errors import SEBrainSegError
 from ..files import endings
@@ -37,7 +39,7 @@ def in_processes(scans: "deque[Scan]", work: Work, jobs: int) -> Iterator[tuple[
     """
     jobs = min(jobs, len(scans))
     workers: list[Worker] = []
-    tries: dict[object, int] = {}
+    tries: dict[Path, int] = {}
     try:
         while True:
             for worker in [worker for worker in workers if worker.scan is None]:
@@ -95,7 +97,7 @@ class Worker:
         self.began = 0.0
 
     @property
-    def seconds(self):
+    def seconds(self) -> float:
         """How long it has been busy with its scan."""
         return time.monotonic() - self.began
 
@@ -107,7 +109,7 @@ class Worker:
         except OSError:
             pass  # it died, which outcome() tells
 
-    def outcome(self):
+    def outcome(self) -> Optional[Outcome]:
         """Return what became of the scan, once there is something to read; ``None`` if the process died."""
         try:
             outcome = self.connection.recv()
@@ -116,8 +118,8 @@ class Worker:
         self.scan = None
         return outcome
 
-    def end(self, patience):
-        """End the process, by force after some seconds, and say how it ended."""
+    def end(self, patience: float) -> str:
+        """End the process, by force after some seconds, and return how it ended."""
         self.connection.close()
         self.process.join(patience)
         if self.process.is_alive():
@@ -138,7 +140,7 @@ class Reader:
         self.process: Any = None
         self.connection: Any = None
 
-    def read(self, path, orientation="", series=""):
+    def read(self, path: PathLike, orientation: str = "", series: str = "") -> Any:
         """Read as :func:`.reading.read`; a crash is a :class:`SEBrainSegError`, too."""
         if str(path).lower().endswith((*endings.NIFTI, *endings.MGH)):
             return read(path, orientation, series)
@@ -156,7 +158,7 @@ class Reader:
             raise answer
         return answer
 
-    def start(self):
+    def start(self) -> None:
         """Start the process."""
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -165,7 +167,7 @@ class Reader:
             self.process.start()
         theirs.close()
 
-    def close(self):
+    def close(self) -> None:
         """End the process, if there is one."""
         if self.process is not None:
             self.connection.close()

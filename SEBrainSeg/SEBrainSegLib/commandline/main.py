@@ -4,7 +4,7 @@ import argparse
 import shlex
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, fields
 from functools import partial
@@ -180,7 +180,7 @@ class ProgressLine:
         self.stream.write(f"{self.name}: {self.fraction:4.0%} {self.message}{after}\n")
         self.stream.flush()
 
-    def close(self):
+    def close(self) -> None:
         """End the line."""
         if self.pulse:
             self.pulse.close()
@@ -283,7 +283,7 @@ def find(chosen: argparse.Namespace, request: Request) -> Findings:
     return Findings(scans, chosen.output or Path(), problems, single and not chosen.dask)
 
 
-def _bids_scans(chosen: argparse.Namespace) -> tuple[Sequence[Scan], Path]:
+def _bids_scans(chosen: argparse.Namespace) -> tuple[list[Scan], Path]:
     """Return the scans of a BIDS dataset and the folder of its derivatives, which is made; say what is left out."""
     source, folder = (local(each) for each in chosen.inputs[:2])
     refuse_file_in_the_way(folder)
@@ -293,7 +293,7 @@ def _bids_scans(chosen: argparse.Namespace) -> tuple[Sequence[Scan], Path]:
     bids.describe(source, folder, chosen.overwrite)
     if left_out:
         print_line(left_out, True)
-    return scans, Path(folder)
+    return [*scans], Path(folder)
 
 
 def batch_of(chosen: argparse.Namespace, request: Request, found: Findings) -> Batch:

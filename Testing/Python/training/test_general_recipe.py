@@ -7,7 +7,7 @@ import torch
 
 from phantoms import write_pairs, write_table
 from SEBrainSegLib import segment
-from SEBrainSegLib.choices.structures import structure_of
+from SEBrainSegLib.choices.structures import structure_of_row
 from SEBrainSegLib.networks import user_models
 from SEBrainSegLib.training import deformation
 from SEBrainSegLib.training import main as command
@@ -208,7 +208,7 @@ def test_scans_labels_frequencies_and_the_ignored_label_are_shown(tmp_path, caps
 
 
 def test_time_is_estimated():
-    assert estimate(2.0, 100, 3600) == "About 3.3 min for 100 batches at 2 s each."
+    assert estimate(2.0, 100, 3600) == "About 3 min for 100 batches at 2 s each."
     assert estimate(2.0, 100, 60).endswith("; the time left is enough for some 30 of them.")
 
 
@@ -350,7 +350,7 @@ def boxes(tmp_path_factory):
         volume.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
         sitk.WriteImage(volume, str(folder / f"a_{kind}.nrrd"))
     pair = Pair("a", folder / "a_image.nrrd", folder / "a_labels.nrrd")
-    table = (structure_of({"LabelValue": "1", "Name": "Sheet"}, 0),)
+    table = (structure_of_row({"LabelValue": "1", "Name": "Sheet"}, 0),)
     scan = LabelledImage(pair, table, (2.0, 1.0, 1.0), None, None)
     np.testing.assert_array_equal(scan.classes.numpy(), labels)
     return GeneralRecipe([scan], [scan], "axial", table, (2.0, 1.0, 1.0), None)
@@ -387,7 +387,7 @@ def test_planes_further_apart_than_pixels_are_not_flattened(boxes, monkeypatch):
 
 def named(*names):
     return tuple(
-        structure_of({"LabelValue": str(label), "Name": name}, label) for label, name in enumerate(names, start=1)
+        structure_of_row({"LabelValue": str(label), "Name": name}, label) for label, name in enumerate(names, start=1)
     )
 
 
