@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Optional
 
 from ..analysis.volume_table import texts
 from ..choices.parameters import Parameters
+from ..text import duration
 from ..translation import tr as _
 
 if TYPE_CHECKING:
@@ -130,13 +131,6 @@ def cancelled_text() -> str:
 def quoted_names(nodes: Iterable[Any]) -> str:
     """Write the names of nodes as "'a', 'b'"."""
     return ", ".join(f"'{node.GetName()}'" for node in nodes)
-
-
-def duration(seconds: float) -> str:
-    """Write a time as "21 s" or "2 min"."""
-    if seconds < 100:
-        return _("{seconds} s").format(seconds=max(1, round(seconds)))
-    return _("{minutes} min").format(minutes=round(seconds / 60))
 
 
 def time_key(parameters: Parameters, device: str) -> str:
