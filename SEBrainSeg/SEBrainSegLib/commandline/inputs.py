@@ -109,7 +109,7 @@ def _is_result_name(name: str) -> bool:
     return re.search(pattern, name) is not None
 
 
-def _is_image(path: str, flat: bool) -> bool:
+def is_image(path: str, flat: bool) -> bool:
     """Return whether a file that nobody named is to be taken for a scan, by its name; ``flat``: or for a 2D image."""
     name = os.path.basename(path).lower()
     if name.startswith(".") or not os.path.isfile(path):
@@ -129,7 +129,7 @@ def _in_folder(folder: str, flat: bool) -> list[str]:
     Raises:
         SEBrainSegError: there is none.
     """
-    found = sorted(path for path in map(str, Path(folder).iterdir()) if _is_image(path, flat))
+    found = sorted(path for path in map(str, Path(folder).iterdir()) if is_image(path, flat))
     if found:
         return found
     if looks_like_bids(folder):
@@ -157,7 +157,7 @@ def _of_pattern(pattern: str, flat: bool) -> list[str]:
     found = [
         path
         for path in matches
-        if path in series or _is_image(path, flat) and (os.path.dirname(path) or os.curdir) not in series
+        if path in series or is_image(path, flat) and (os.path.dirname(path) or os.curdir) not in series
     ]
     if not found:
         raise SEBrainSegError("No scan fits this pattern; check it.")
