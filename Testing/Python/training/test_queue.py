@@ -140,13 +140,14 @@ def test_status_foretells_the_end(tmp_path):
     assert queue.minutes_left(tmp_path / "run", plans, 1) == pytest.approx(46)
     text = queue.status(tmp_path / "run", plans, ["second"], [], 2).splitlines()
     assert [line.split()[1] for line in text[:4]] == ["done", "running", "waiting", "waiting"]
-    assert text[4].startswith("4 trainings: 1 done, 1 running, 2 waiting; 36.0 min left, finished at about ")
+    assert text[4].startswith("4 trainings: 1 done, 1 running, 2 waiting; 36 min left, finished at about ")
 
 
 def test_networks_are_installed_when_all_are_trained(tmp_path, data, monkeypatch, capsys):
     models = tmp_path / "Resources" / "Models"
     models.mkdir(parents=True)
     (models / "checksums.csv").write_text("file,sha256\n", encoding="utf-8")
+    (models / "corrections.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(queue, "resource", lambda name: models.parent / name)
     networks = [{"name": "unet-none-coronal"}, {"name": "unet-scse-coronal", "se": "scse"}]
     assert run(tmp_path, data, *networks, options=["--install"]) == 0
@@ -196,7 +197,7 @@ def test_what_is_no_recipe_is_refused_in_a_sentence(tmp_path, data, capsys):
 
 
 def test_the_recipes_of_this_repository_can_be_read():
-    folder = Path(__file__).resolve().parents[1] / "Benchmarks" / "recipes"
+    folder = Path(__file__).resolve().parents[2] / "Benchmarks" / "recipes"
     recipes = {path.stem: queue.read_recipe(path) for path in folder.glob("*.json")}
     assert sorted(recipes) == ["ablation", "bundled", "crossvalidation", "malc_only", "noise", "recipe_study"]
     # Each bundled network under its own name, all with one budget.
