@@ -27,7 +27,7 @@ _AIR_IN_CT = -500.0  # Hounsfield units, far above air's -1000 and below any tis
 _NOISE = 0.5  # correlation of neighbouring voxels below which nothing but noise is seen; in a head it is over 0.9
 
 
-_MOST_OUT_OF_PROPORTION = 10  # of 31 structures; hydrocephalus, for one, concerns six
+MOST_OUT_OF_PROPORTION = 10  # of 31 structures; hydrocephalus, for one, concerns six
 
 
 def why_none(image: sitk.Image, array: np.ndarray) -> str:
@@ -59,7 +59,7 @@ def why_unlike(volumes: dict[int, float], protocol: str) -> str:
         protocol: the convention of drawing.
     """
     count = len(out_of_proportion(volumes, protocol))
-    if count <= _MOST_OUT_OF_PROPORTION:
+    if count <= MOST_OUT_OF_PROPORTION:
         return ""
     return (
         f"What was found is unlike any brain ({count} structures are far too small or large for the others); "

@@ -9,7 +9,7 @@ from ..choices.job import Job
 from ..errors import SEBrainSegError
 from ..translation import tr as _
 from . import self_test
-from .collaborators import Node, Run, Scene, Voxels
+from .collaborators import Content, Node, Run, Scene
 from .state import next_step, quoted_names
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class VolumeTask(Task):
     """
 
     job: Job
-    voxels: Voxels = field(default=None, init=False)
+    voxels: Content = field(default=None, init=False)
 
     def accepting_unlikely(self) -> "VolumeTask":
         """Return the same task anew, which gives its result even if that is unlikely to be right."""

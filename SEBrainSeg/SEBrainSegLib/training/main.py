@@ -60,7 +60,7 @@ def _local_text(text: str) -> str:
     return str(local_path(text))
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
     """Return the arguments of the command."""
     parser = argparse.ArgumentParser(prog="sebrainseg-train", description=__doc__.split(": ")[1])
     parser.add_argument("data", metavar="DATA_DIR", type=local_path, help=f"folder of {LAYOUT}; 3D or 2D images")
@@ -295,7 +295,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
 
 def _run_command(argv: Optional[Sequence[str]]) -> int:
     """Run the command once nothing that it prints can end it; returns as :func:`main`."""
-    chosen = _parser().parse_args(argv)
+    chosen = parser().parse_args(argv)
     try:
         return run(chosen)
     except SEBrainSegError as error:

@@ -32,6 +32,7 @@ def installed(fifth, monkeypatch, tmp_path):
     folder.mkdir()
     write_model(folder / "unet-pse-coronal.pt", network, configuration, "coronal", Protocol.in_rows())
     bundled.list_checksums(folder)
+    (folder / "corrections.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr(bundled, "resource", lambda name: tmp_path / name)
     monkeypatch.setenv("SEBRAINSEG_MODELS", str(tmp_path / "none"))
 
