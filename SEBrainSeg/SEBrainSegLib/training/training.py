@@ -37,7 +37,7 @@ LARGEST_GRADIENT = 5.0  # norm that gradients are clipped to
 CURVE_EVERY = 25  # batches
 
 
-VALIDATIONS = 20  # in all, about
+VALIDATIONS = 12  # in all, about; with five scans each takes as long as a hundred batches
 
 
 ESTIMATE_AFTER = 4  # batches

@@ -23,6 +23,7 @@ from SEBrainSegLib.inference.result import Segmentation
 from SEBrainSegLib.resources import resource
 from SEBrainSegLib.subprocesses import background, run_folder, surfaces
 from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
+from SEBrainSegLib.translation import joined
 
 LIBRARY = Path(background.__file__).resolve().parents[1]
 
@@ -405,7 +406,7 @@ def test_the_child_answers_in_lines_of_json(library, image, tmp_path):
     answers = [json.loads(line) for line in result.stdout.splitlines()]
     assert result.returncode == 1 and result.stderr == b""
     assert [list(answer) for answer in answers] == [["error"]]
-    assert answers[0]["error"].endswith("choose none, cse, sse or scse.")
+    assert str(joined(answers[0]["error"])).endswith("choose none, cse, sse or scse.")
 
 
 class Silent:
