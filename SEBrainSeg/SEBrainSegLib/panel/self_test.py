@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING
 
+from ..choices.structures import structures
 from ..lazy import sitk
 from ..translation import tr as _
 
 if TYPE_CHECKING:
     from ..inference.result import Segmentation
 
-STRUCTURES = 31
+STRUCTURES = len(structures())
 # A hippocampus, in ml.
 SMALLEST, LARGEST = 2, 6
 

@@ -103,6 +103,29 @@ def test_it_is_said_what_lies_where(order, signs, words):
     assert words in why(np.ascontiguousarray(turned)) and "header" in why(np.ascontiguousarray(turned))
 
 
+CORTEX = (3, 42)
+
+
+@pytest.mark.parametrize(
+    "beyond, words",
+    [
+        (np.s_[:, THALAMI[1] + 20 :], "no cerebral cortex lies in front of the thalamus"),
+        (np.s_[:, : THALAMI[1] - 20], "no cerebral cortex lies behind the thalamus"),
+        (np.s_[THALAMI[0] + 20 :], "no cerebral cortex lies above the thalamus"),
+        (np.s_[:, :, : THALAMI[2] - 20], "no cerebral cortex lies to the left of the thalamus"),
+    ],
+)
+def test_cortex_lies_around_the_thalami(beyond, words):
+    labels, head = LABELS.copy(), HEAD.copy()
+    # What was cortex there is white matter: neither sizes nor sides tell it.
+    part = labels[beyond]
+    part[np.isin(part, CORTEX)] -= 1
+    assert words in why(labels)
+    # Where the scan ends before it, nobody can tell.
+    head[beyond] = 0
+    assert why(labels, head) == ""
+
+
 @pytest.mark.parametrize("step", [2, 3])
 def test_a_coarser_grid_of_a_users_network_is_judged_in_mm(step):
     mine, spacing = Parameters(model="mine"), (float(step),) * 3
