@@ -12,7 +12,8 @@ from SEBrainSegLib import Segmentation, UnlikelyError, segment
 from SEBrainSegLib.choices.structures import structures
 from SEBrainSegLib.choices.vocabulary import Variant, values
 from SEBrainSegLib.files.reading import read
-from SEBrainSegLib.inference import brain_region, devices, plausibility
+from SEBrainSegLib.inference import devices, plausibility
+from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.preparation import prepare
 from SEBrainSegLib.inference.slices import classify_volume
 from SEBrainSegLib.networks import bundled
@@ -113,7 +114,7 @@ def test_the_scan_on_an_oblique_left_handed_grid_gives_the_same_anatomy(scan, fo
 @pytest.mark.slow
 def test_looking_at_the_brain_alone_changes_hardly_a_label(scan, found, monkeypatch):
     monkeypatch.setattr(
-        brain_region, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape)
+        inference_run, "brain_box", lambda model, array, *_: tuple(slice(0, side) for side in array.shape)
     )
     expected = sitk.GetArrayFromImage(segment(scan, se="scse", device="cpu").labels)
     same = sitk.GetArrayFromImage(found.labels) == expected
