@@ -20,6 +20,7 @@ from ..files.orientation import refuse_unknown, settled
 from ..networks import bundled, user_models
 from ..networks.classes import labels_of_classes
 from ..networks.model_file import Model
+from ..translation import tr as _
 from . import devices, plausibility
 from .brain_region import MeanConfidence, box_within, brain_box
 from .cleanup import keep_largest, keep_pieces
@@ -126,7 +127,8 @@ def run(
         except SEBrainSegError as error:
             if len(choices) == 1:
                 raise
-            raise type(error)(f"{parameters.title}: {error}") from None
+            sentence = _("{title}: {sentence}").format(title=parameters.title, sentence=error.sentence)
+            raise type(error)(sentence) from None
     return tuple(segmentations)
 
 
