@@ -76,6 +76,13 @@ def test_why_one_of_several_choices_fails_can_be_translated(network, image, monk
     assert parts(raised.value.sentence)["values"]["sentence"]["values"]["value"] == "x"
 
 
+def test_progress_can_be_translated(network, image):
+    told = []
+    run(image, job({"se": "none"}, {}), lambda fraction, message: told.append(parts(message)))
+    templates = {each["values"]["message"]["template"] for each in told}
+    assert "Segmenting {views} slices on {device}{note}" in templates and len(templates) > 3
+
+
 def test_a_part_of_the_structures_is_all_that_a_result_has(network, image):
     whole = segment(image, device="cpu")
     # The thalamus alone is far less than a brain, which is no reason to refuse it.
