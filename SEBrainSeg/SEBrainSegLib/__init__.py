@@ -1,7 +1,7 @@
 """Whole-brain segmentation with squeeze & excitation networks; the core needs neither Slicer nor Qt.
 
-``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference` and
-:mod:`.segmentation`. ``read(path)`` makes such an image of a file or a folder of DICOM; see :mod:`.reading`.
+``segment(image, se="scse")`` takes a ``SimpleITK.Image`` and returns a ``Segmentation``; see :mod:`.inference.run` and
+:mod:`.inference.result`. ``read(path)`` makes such an image of a file or a folder of DICOM; see :mod:`.files.reading`.
 """
 
 from .errors import Cancelled, SEBrainSegError, UnlikelyError
@@ -16,7 +16,7 @@ def __getattr__(name):
 
         return segment
     if name == "read":
-        from .reading import read
+        from .files.reading import read
 
         return read
     if name == "Segmentation":

@@ -3,8 +3,8 @@
     python Testing/Benchmarks/postprocessing.py FOLDER [--view coronal] [--protocol freesurfer] [--names NAME ...]
 
 FOLDER holds pairs NAME_t1.nii.gz and NAME_structures.nii.gz. The steps:
-``brain`` (``inference.keep_largest``) keeps the largest piece of all; ``largest`` only the largest piece of every
-structure; ``pieces`` (``inference.keep_pieces``) also those of at least a tenth of it; ``sides`` first gives a small
+``brain`` (``cleanup.keep_largest``) keeps the largest piece of all; ``largest`` only the largest piece of every
+structure; ``pieces`` (``cleanup.keep_pieces``) also those of at least a tenth of it; ``sides`` first gives a small
 piece that touches the structure's counterpart on the other side to that. ``brain, pieces`` is what ships.
 """
 

@@ -98,7 +98,7 @@ def slice_view(application, volume, orientation, offset, over=None, segmented=Tr
     composite.SetBackgroundVolumeID(volume.GetID())
     if over is not None:
         composite.SetForegroundVolumeID(over.GetID())
-        # As scene_views.show_over() has it.
+        # As slice_views.show_over_volume() has it.
         composite.SetForegroundOpacity(0.9 if "disagreement" in over.GetName() else 0.5)
     logic.FitSliceToAll(*SIZE)
     logic.SetSliceOffset(offset)

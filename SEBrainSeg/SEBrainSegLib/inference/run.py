@@ -20,6 +20,7 @@ from ..files.orientation import refuse_unknown, settled
 from ..networks import bundled, user_models
 from ..networks.classes import labels_of_classes
 from ..networks.model_file import Model
+from ..translation import tr as _
 from . import devices, plausibility
 from .brain_region import MeanConfidence, box_within, brain_box
 from .cleanup import keep_largest, keep_pieces
@@ -118,15 +119,17 @@ def run(
         def report(fraction, message, number=number, title=parameters.title):
             if cancelled():
                 raise Cancelled
-            which = f"{title}: " if len(choices) > 1 else ""
-            progress((number + fraction) / len(choices), which + message)
+            if len(choices) > 1:
+                message = _("{title}: {message}").format(title=title, message=message)
+            progress((number + fraction) / len(choices), message)
 
         try:
             segmentations.append(_segment_with(parameters, image, job, conformed, report))
         except SEBrainSegError as error:
             if len(choices) == 1:
                 raise
-            raise type(error)(f"{parameters.title}: {error}") from None
+            sentence = _("{title}: {sentence}").format(title=parameters.title, sentence=error.sentence)
+            raise type(error)(sentence) from None
     return tuple(segmentations)
 
 
@@ -176,16 +179,16 @@ def _segment_with(
     """
     started = time.monotonic()
     device = devices.choose(parameters.device)
-    report(0.0, "Loading the network")
+    report(0.0, _("Loading the network"))
     models = _load_models(parameters)
     table, is_brain = models[0].structures, models[0].segments_brains
     kept = selected(parameters.structures, table)
-    report(0.05, "Preparing the volume")
+    report(0.05, _("Preparing the volume"))
     conformed = _conform(image, models[0], conformed_before)
     implausibility = plausibility.why_no_scan(image) if is_brain else ""
     _refuse_implausible(implausibility, job)
     classified = _classify(models, conformed.array, device, job, report)
-    report(0.9, "Returning to the input's grid")
+    report(0.9, _("Returning to the input's grid"))
     classes = conformed.whole(_clean_up(classified.prediction.classes, models), classified.box)
     conformed_labels = labels_of_classes(table)[classes]
     labels = _labels_on_input(conformed_labels, conformed.grid, image)
@@ -204,7 +207,7 @@ def _segment_with(
     if kept != table:
         labels = _labels_of(kept, labels)
         volumes = {structure.label: volumes[structure.label] for structure in kept}
-    report(1.0, "Done")
+    report(1.0, _("Done"))
     return Segmentation(
         labels,
         volumes,
@@ -251,7 +254,8 @@ def _classify(
     """Classify a conformed array on a device, or on the CPU where the device cannot."""
     note = ""
     if not all(devices.can_run(model.network, device) for model in models):
-        device, note = torch.device("cpu"), f", as the GPU ({device}) lacks an operation of this network"
+        note = _(", as the GPU ({device}) lacks an operation of this network").format(device=device)
+        device = torch.device("cpu")
     try:
         return _classify_on(device, models, array, job, report, note)
     except RuntimeError as error:
@@ -261,7 +265,7 @@ def _classify(
     for model in models:
         model.network.to("cpu")
     devices.release_memory(device)
-    report(0.15, "The GPU's memory is full, going on with the CPU")
+    report(0.15, _("The GPU's memory is full, going on with the CPU"))
     return _classify_on(torch.device("cpu"), models, array, job, report)
 
 
@@ -277,7 +281,8 @@ def _classify_on(
     views = " and ".join(each.view for each in models)
 
     def batch_done(fraction: float) -> None:
-        report(0.15 + 0.75 * fraction, f"Segmenting {views} slices on {device}{note}")
+        text = _("Segmenting {views} slices on {device}{note}")
+        report(0.15 + 0.75 * fraction, text.format(views=views, device=device, note=note))
 
     batch_done(0.0)
     box: Box = (slice(None),) * 3

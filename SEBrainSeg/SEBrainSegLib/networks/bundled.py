@@ -100,7 +100,7 @@ def corrections_of(name: str, checksum: str) -> dict[str, Any]:
     try:
         listed = json.loads(resource("Models/corrections.json").read_text(encoding="utf-8")).get(name, {})
     except FileNotFoundError as error:
-        raise SEBrainSegError(str(error)) from None
+        raise SEBrainSegError(error.args[0]) from None
     if listed.get("sha256") != checksum:
         return {}
     return {field: value for field, value in listed.items() if field != "sha256"}

@@ -140,16 +140,9 @@ def recalibration(
 
     Args:
         se: a :class:`~.vocabulary.Variant` or its value.
-        channels: of the feature maps that it recalibrates.
+        channels: C of the feature maps that it recalibrates, at least 1.
         reduction: the reduction ratio r of cSE.
         aggregation: how scSE joins its branches, an :class:`~.vocabulary.Aggregation` or its value.
-        bias: whether its layers carry biases.
-
-    Args:
-        se: one of :data:`VARIANTS`.
-        channels: C, at least 1.
-        reduction: r of cSE.
-        aggregation: f of scSE, one of :data:`AGGREGATIONS`.
         bias: whether its layers carry biases.
 
     Returns:

@@ -32,6 +32,7 @@ import torch
 from ..choices.structures import IGNORED, Structure, structures
 from ..choices.vocabulary import Architecture, Variant, View, values
 from ..errors import SEBrainSegError
+from ..files.atomic import replaced_whole
 from ..inference import devices, memory
 from ..inference.geometry import BRAIN_SPACING
 from ..networks.bundled import list_checksums, model_name
@@ -443,9 +444,8 @@ def install(plans: Sequence[Plan], run: Path, models: Path) -> None:
         models: the folder of the bundled networks.
     """
     for plan in plans:
-        beside = models / f"{plan.name}.part"
-        shutil.copyfile(model_path(run, plan), beside)
-        os.replace(beside, models / f"{plan.name}.pt")
+        with replaced_whole(models / f"{plan.name}.pt") as path:
+            shutil.copyfile(model_path(run, plan), path)
     list_checksums(models)
     print(f"{models}: {len(plans)} networks and their checksums.")
 

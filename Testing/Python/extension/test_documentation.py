@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 import readme
+import SEBrainSegLib
 
 ROOT = Path(__file__).resolve().parents[3]
 FOLDERS = ("Resources", "SEBrainSeg", "Testing")
@@ -47,3 +48,16 @@ def test_the_table_of_facts_is_that_of_its_file():
     lines = readme.table(facts)
     assert "| U-Net scSE (default) | 0.5 | 0.6 | 10 s | 1,234 |" in lines
     assert any("3.1 times" in line for line in lines)
+
+
+def test_all_that_the_package_offers_is_there():
+    text = (ROOT / "Resources/Tutorial/python.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"\bSEBrainSegLib\.(\w+)", text))
+    assert {"read", "segment"} <= named
+    for name in named | set(SEBrainSegLib.__all__):
+        assert callable(getattr(SEBrainSegLib, name)), name
+
+
+def test_the_package_reads_a_scan():
+    scan = SEBrainSegLib.read(ROOT / "Resources/SampleData/colin27_t1.nii.gz")
+    assert scan.GetDimension() == 3

@@ -15,6 +15,7 @@ from SEBrainSegLib import resources, translation
 from SEBrainSegLib.choices.job import Job
 from SEBrainSegLib.choices.parameters import Parameters
 from SEBrainSegLib.errors import SEBrainSegError
+from SEBrainSegLib.networks import bundled
 from SEBrainSegLib.subprocesses import worker
 from SEBrainSegLib.subprocesses.background import BackgroundSegmentation
 
@@ -122,6 +123,15 @@ def test_what_the_child_process_says_is_translated_in_slicer(monkeypatch, reques
     run.on_output("".join(lines).encode())
     assert told == ["PyTorch wird geladen"]
     assert run.error == "Kein Schnitt 'x': coronal, axial, sagittal oder all wählen."
+
+
+@pytest.mark.parametrize("ask", [bundled.checksums, lambda: bundled.corrections_of("unet-scse-coronal.pt", "")])
+def test_what_an_incomplete_installation_lacks_can_be_translated(ask, monkeypatch):
+    monkeypatch.delitem(sys.modules, "slicer.i18n", raising=False)
+    monkeypatch.setattr(bundled, "resource", lambda name: resources.resource(f"Nowhere/{name}"))
+    with pytest.raises(SEBrainSegError) as raised:
+        ask()
+    assert translation.parts(raised.value.sentence)["values"]["name"].startswith("Nowhere/Models/")
 
 
 def test_a_sentence_survives_the_way_between_processes():

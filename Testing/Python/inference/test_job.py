@@ -15,6 +15,8 @@ from SEBrainSegLib.choices.structures import selected, structures
 from SEBrainSegLib.files import results
 from SEBrainSegLib.inference import run as inference_run
 from SEBrainSegLib.inference.run import run
+from SEBrainSegLib.networks import bundled
+from SEBrainSegLib.translation import parts
 
 SIZE = (80, 96, 76)
 
@@ -62,6 +64,23 @@ def test_what_fails_says_which_choice_it_was(network):
         run(noise, job({"se": "none"}, {}))
     with pytest.raises(SEBrainSegError, match="^Only .* ml of brain were found"):
         run(noise, job({}))
+
+
+def test_why_one_of_several_choices_fails_can_be_translated(network, image, monkeypatch):
+    def load(*_unused):
+        raise SEBrainSegError(Parameters(view="x").problem())
+
+    monkeypatch.setattr(bundled, "load", load)
+    with pytest.raises(SEBrainSegError, match="^U-Net: Unknown view 'x'") as raised:
+        run(image, job({"se": "none"}, {}))
+    assert parts(raised.value.sentence)["values"]["sentence"]["values"]["value"] == "x"
+
+
+def test_progress_can_be_translated(network, image):
+    told = []
+    run(image, job({"se": "none"}, {}), lambda fraction, message: told.append(parts(message)))
+    templates = {each["values"]["message"]["template"] for each in told}
+    assert "Segmenting {views} slices on {device}{note}" in templates and len(templates) > 3
 
 
 def test_a_part_of_the_structures_is_all_that_a_result_has(network, image):
