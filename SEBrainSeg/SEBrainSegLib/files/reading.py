@@ -71,9 +71,7 @@ def read_file(path):
         with suppress(Exception):
             nifti.keep(image, nifti.header_of(path))
         nifti.correct(image)
-        note = nifti.disagreement(image)
-        if note:
-            add_note(image, note)
+        _note_disagreement(image)
     return image
 
 
@@ -161,10 +159,15 @@ def read_nifti(path):
     if image.GetDimension() == 3:
         nifti.keep(image, nifti.header_of(path))
         nifti.take_up(image)
-        note = nifti.disagreement(image)
-        if note:
-            add_note(image, note)
+        _note_disagreement(image)
     return image
+
+
+def _note_disagreement(image):
+    """Leave a note with an image whose header places it twice."""
+    note = nifti.disagreement(image)
+    if note:
+        add_note(image, note)
 
 
 def read_mgh(path):

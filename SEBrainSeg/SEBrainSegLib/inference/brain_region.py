@@ -9,10 +9,8 @@ import torch
 from ..choices.vocabulary import slice_axis
 from ..networks.model_file import Model
 from .geometry import BRAIN_SPACING
+from .head_region import Box
 from .slices import MULTIPLE, Array, largest_probability, logits_of_slices, padded_size, slices_of
-
-Box = tuple[slice, ...]  # along S, A and R
-
 
 # One slice in 16 mm shows where the brain is: all pieces of at least 200 mm2, with 8 mm around them.
 _SLICE_DISTANCE, _SMALLEST_AREA, _MARGIN = 16.0, 200.0, 8.0

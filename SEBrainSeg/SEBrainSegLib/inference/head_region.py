@@ -6,7 +6,7 @@ import numpy as np
 
 from .geometry import BRAIN_SPACING
 
-Box = tuple[slice, ...]
+Box = tuple[slice, ...]  # along S, A and R
 
 
 def head_box(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import slicer
 
 
@@ -13,19 +15,23 @@ def attach_to_volume(volume: slicer.vtkMRMLVolumeNode, node: slicer.vtkMRMLDispl
 
 def make_child_of(parent: slicer.vtkMRMLNode, node: slicer.vtkMRMLNode) -> None:
     """Make ``node`` a child of another in the subject hierarchy, in which it is deleted with that."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(parent.GetScene())
-    if hierarchy is None:
-        return
-    of_parent, of_node = hierarchy.GetItemByDataNode(parent), hierarchy.GetItemByDataNode(node)
-    if of_parent and of_node:
-        hierarchy.SetItemParent(of_node, of_parent)
+    _set_parent(node, parent, lambda hierarchy, item: item)
 
 
 def place_beside(volume: slicer.vtkMRMLNode, node: slicer.vtkMRMLNode) -> None:
     """Give ``node`` the subject-hierarchy parent of ``volume``, where there is a hierarchy of items."""
-    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(volume.GetScene())
+    _set_parent(node, volume, lambda hierarchy, item: hierarchy.GetItemParent(item))
+
+
+def _set_parent(
+    node: slicer.vtkMRMLNode,
+    other: slicer.vtkMRMLNode,
+    parent_of: Callable[[slicer.vtkMRMLSubjectHierarchyNode, int], int],
+) -> None:
+    """Give ``node`` the item as parent that is told by the hierarchy and the item of another node, if there are any."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(other.GetScene())
     if hierarchy is None:
         return
-    of_volume, of_node = hierarchy.GetItemByDataNode(volume), hierarchy.GetItemByDataNode(node)
-    if of_volume and of_node:
-        hierarchy.SetItemParent(of_node, hierarchy.GetItemParent(of_volume))
+    of_other, of_node = hierarchy.GetItemByDataNode(other), hierarchy.GetItemByDataNode(node)
+    if of_other and of_node:
+        hierarchy.SetItemParent(of_node, parent_of(hierarchy, of_other))
